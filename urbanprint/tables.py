@@ -1,7 +1,7 @@
 """The tables that flow through the graph: one schema a table, read by the library and by the asset checks alike.
 
 Coordinates are degrees in EPSG:4326. Ranks are as published, 1 = most deprived. Deciles run 1..10, 1 = most deprived.
-`<indicator>_deprivation` is the normalised rank in [0, 1], 1 = most deprived: 1 - (rank - 1) / (n - 1) with n the number
+`<indicator>_deprivation` is the normalised rank in [0, 1], 1 = most deprived: 1 - (rank - 1) / (n - 1), n the number
 of areas ranked in the edition (the whole country, not the city).
 """
 

@@ -1,0 +1,95 @@
+"""The look shared by figures, map and report: colours, type, classes, and the names of models for people.
+
+Colours keep their order in greyscale and for readers with any common colour blindness (ColorBrewer YlGnBu and PuOr,
+Okabe and Ito's set for unordered classes). Nothing is drawn here.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib import colormaps, font_manager
+from matplotlib.colors import to_hex
+
+from urbanprint.errors import InputError
+
+INK, MUTED, GRID, PAPER = "#1d2733", "#5b6773", "#e1e6ea", "#ffffff"
+PICTURES, BASELINE, FORBIDDEN, CEILING, MISSING = "#0b5c8f", "#848f9a", "#c0401a", "#6a4c93", "#e9ecef"
+
+DECILE_COLOURS: tuple[str, ...] = tuple(to_hex(colormaps["YlGnBu"](0.98 - 0.1 * step)) for step in range(10))
+"""Ten colours, the first for decile 1 (most deprived, darkest), the last for decile 10."""
+
+DIVERGING_COLOURS: tuple[str, ...] = tuple(to_hex(colormaps["PuOr_r"](0.08 + 0.14 * step)) for step in range(7))
+"""Seven colours from purple (below zero) through near white to orange (above zero)."""
+
+CATEGORY_COLOURS: tuple[str, ...] = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#8c8c3a",
+    "#555555",
+)
+"""Unordered classes, after Okabe and Ito (2008)."""
+
+BASELINES: dict[str, str] = {
+    "mean": "Mean of the city",
+    "neighbours": "Neighbours' mean",
+    "coordinates": "Coordinates only",
+}
+"""Models that see no picture: identifier -> name for people."""
+
+PICTURE_MODELS: dict[str, str] = {
+    "probe": "Pictures: frozen features",
+    "imagewise": "Pictures: fine-tuned network",
+}
+"""Models that see pictures, as far as they have a name for people; any other model is shown by its identifier."""
+
+
+class Estimate(NamedTuple):
+    """A score with its 95 % interval; unknown ends are NaN."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def model_name(model: str) -> str:
+    """The name of a model for people."""
+    return BASELINES.get(model) or PICTURE_MODELS.get(model, model)
+
+
+def model_order(models: list[str]) -> list[str]:
+    """Models in the order they are shown: baselines from the weakest idea to the strongest, then pictures."""
+    known = [*BASELINES, *PICTURE_MODELS]
+    return sorted(models, key=lambda model: (known.index(model) if model in known else len(known), model))
+
+
+def decile(deprivation: pd.Series) -> pd.Series:
+    """Decile 1..10 (1 = most deprived) of a normalised rank in [0, 1]; NaN stays NaN."""
+    return ((1 - deprivation.clip(0, 1)) * 10 // 1 + 1).clip(upper=10)
+
+
+def one_model(predictions: pd.DataFrame, *, indicator: str) -> pd.DataFrame:
+    """The predictions of one indicator, a row an area.
+
+    Raises `InputError` where they come from several models or kinds of fold, which no single map or scatter can show.
+    """
+    chosen = predictions[predictions["indicator"] == indicator]
+    if chosen.empty:
+        raise InputError(f"The predictions hold no row of the indicator {indicator!r}; pass those of that indicator.")
+    sources = chosen[["model", "kind"]].drop_duplicates()
+    if len(sources) > 1:
+        named = ", ".join(f"{model}/{kind}" for model, kind in sources.itertuples(index=False))
+        raise InputError(f"The predictions come from several models or kinds of fold ({named}); pass those of one.")
+    return chosen
+
+
+@cache
+def font_families() -> tuple[str, ...]:
+    """The preferred sans-serif fonts that this machine has, best first; never empty."""
+    preferred = ("Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans")
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return (*(family for family in preferred if family in installed), "DejaVu Sans")
