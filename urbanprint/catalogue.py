@@ -114,8 +114,6 @@ class Training:
     """`imagenet`, the path of a weights file, or openly `none`."""
     size: int = 224
     """Side of the square an image is decoded to, in pixels."""
-    probe_layer: str = ""
-    """Layer of the backbone whose average the probe reads; empty = the last one."""
     epochs: int = 30
     patience: int = 6
     batch_areas: int = 16

@@ -5,6 +5,9 @@ Coordinates are degrees in EPSG:4326. Ranks are as published, 1 = most deprived.
 of areas ranked in the edition (the whole country, not the city).
 """
 
+import hashlib
+
+import pandas as pd
 import pandera.pandas as pa
 
 from urbanprint.vocabulary import FOLD_KINDS, IMAGE_STATES, INDICATORS, MEASURES
@@ -175,3 +178,14 @@ SCORES = pa.DataFrameSchema(
     name="scorecard",
 )
 """Scores with block-bootstrap 95 % intervals."""
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """Return a hash of what the table holds (64 hexadecimal digits): equal tables have equal fingerprints."""
+    geometric = [name for name in table.columns if table[name].dtype == "geometry"]
+    plain = table.drop(columns=geometric)
+    digest = hashlib.sha256("\0".join([*map(str, plain.columns), *geometric]).encode())
+    digest.update(pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy().tobytes())
+    for name in geometric:
+        digest.update(b"".join(table[name].to_wkb()))
+    return digest.hexdigest()

@@ -30,7 +30,7 @@ _UPRIGHT = {
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) where there is none or the EXIF block itself is corrupt: its pixels are fine."""
+    """The EXIF orientation; 1 (upright) where there is none, or its block is corrupt while the pixels are fine."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, ValueError, TypeError, OSError):
@@ -42,17 +42,14 @@ def decode(path_or_bytes: Path | str | bytes, *, size: int) -> np.ndarray:
 
     Returns uint8 of shape (size, size, 3). Raises `InputError` for bytes that are no image, or a truncated one.
     """
-    if isinstance(path_or_bytes, bytes):
-        name, source = f"{len(path_or_bytes)} bytes in memory", io.BytesIO(path_or_bytes)
-    else:
-        name, source = str(path_or_bytes), path_or_bytes
+    name = f"{len(path_or_bytes)} bytes in memory" if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
     try:
-        with Image.open(source) as image:
+        with Image.open(io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else path_or_bytes) as image:
             turns = _UPRIGHT.get(_orientation(image), ())
             image.draft("RGB", (size, size))
-            if image.mode not in ("RGB", "L", "CMYK"):
-                image = image.convert("RGBA")  # a palette may hold transparency, which RGB alone warns about
-            square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            # A palette may hold transparency, which a conversion straight to RGB warns about.
+            plain = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGBA")
+            square = plain.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist: run the download of images again.") from error
     except UnidentifiedImageError as error:

@@ -82,7 +82,8 @@ class Ledger:
         with self._writing() as write:
             write.executemany(
                 "INSERT INTO images (source, image_id, sequence_id, creator, captured_at_ms, longitude, latitude,"
-                " heading, licence, attribution, request, area_id, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " heading, licence, attribution, request, area_id, address)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (source, image_id) DO UPDATE SET address = excluded.address, area_id = excluded.area_id",
                 rows,
             )

@@ -20,6 +20,8 @@ class Terms:
     licence: str
     attribution: str
     """Line of credit; `{creator}` stands for the person who took the image."""
+    page: str | None
+    """Address of an image's page at the provider; `{image_id}` stands for the image."""
     may_store: bool
     may_train: bool
     may_show: bool
@@ -27,6 +29,10 @@ class Terms:
     def credit(self, creator: str | None) -> str:
         """Return the line of credit for an image taken by `creator`."""
         return self.attribution.replace("{creator}", creator or "an unnamed contributor")
+
+    def page_of(self, image_id: str) -> str | None:
+        """Return the address of the image's page at the provider, if it has one."""
+        return self.page.replace("{image_id}", image_id) if self.page else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,22 +4,19 @@ Each function takes a plain table and returns bytes that a report, an asset page
 are 5.6 inches wide so that their text stays readable when a phone shrinks them to its width.
 """
 
-from collections.abc import Callable
-from functools import wraps
-from io import BytesIO
-from typing import Literal, ParamSpec
+from typing import Literal
 
 import geopandas as gpd
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize, TwoSlopeNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from urbanprint.errors import InputError
 from urbanprint.maps.style import (
@@ -36,64 +33,19 @@ from urbanprint.maps.style import (
     MUTED,
     PAPER,
     PICTURES,
+    WIDTH,
     Estimate,
     decile,
-    font_families,
+    drawn,
     model_name,
     model_order,
+    new_figure,
+    number_text,
     one_model,
 )
 from urbanprint.vocabulary import FOLD_KINDS, INDICATORS, MEASURES
 
-WIDTH = 5.6
-Parameters = ParamSpec("Parameters")
 Kind = Literal["sequential", "diverging", "categorical"]
-
-
-def _drawn(draw: Callable[Parameters, Figure]) -> Callable[Parameters, bytes]:
-    """Run a drawing function under the project's style and return its figure as PNG bytes."""
-
-    @wraps(draw)
-    def png(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
-        look = {
-            "font.family": list(font_families()),
-            "font.size": 9.5,
-            "text.color": INK,
-            "axes.labelcolor": MUTED,
-            "axes.edgecolor": GRID,
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.axisbelow": True,
-            "axes.grid": True,
-            "grid.color": GRID,
-            "grid.linewidth": 0.8,
-            "xtick.color": MUTED,
-            "ytick.color": INK,
-            "xtick.major.size": 0,
-            "ytick.major.size": 0,
-            "legend.frameon": False,
-            "legend.fontsize": 8.5,
-            "hatch.color": "#b9c1c9",
-            "hatch.linewidth": 0.6,
-            "figure.facecolor": PAPER,
-            "svg.fonttype": "none",
-        }
-        with matplotlib.rc_context(look):
-            out = BytesIO()
-            draw(*args, **kwargs).savefig(out, format="png", dpi=180, metadata={"Software": None})
-        return out.getvalue()
-
-    return png
-
-
-def _figure(height: float, *, rows: int = 1, **subplots: object) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(rows, 1, squeeze=False, **subplots)  # type: ignore[call-overload]
-    return figure, list(axes[:, 0])
-
 
 # --- maps ------------------------------------------------------------------------------------------------------------
 
@@ -105,8 +57,8 @@ def _base_map(areas: gpd.GeoDataFrame, *, title: str) -> tuple[Figure, Axes, gpd
     projected = areas.to_crs(areas.estimate_utm_crs())
     west, south, east, north = projected.total_bounds
     height = min(max(WIDTH * (north - south) / (east - west), 2.6), 6.4) + 0.75
-    figure, (axes,) = _figure(height)
-    axes.set_title(title)
+    figure, (axes,) = new_figure(height)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     axes.set_axis_off()
     axes.set_aspect("equal")
     boroughs = projected[["district", "geometry"]].dissolve("district", method="unary")
@@ -124,8 +76,9 @@ def _base_map(areas: gpd.GeoDataFrame, *, title: str) -> tuple[Figure, Axes, gpd
 def _fill(axes: Axes, projected: gpd.GeoDataFrame, colours: pd.Series) -> bool:
     """Fill each area with its colour, hatch those without; returns whether any lacks one."""
     known = colours.notna()
+    border = 0.05 if len(projected) > 1500 else 0.25
     if known.any():
-        projected[known].plot(ax=axes, color=colours[known].tolist(), edgecolor=PAPER, linewidth=0.25, zorder=1)
+        projected[known].plot(ax=axes, color=colours[known].tolist(), edgecolor=PAPER, linewidth=border, zorder=1)
     if (~known).any():
         projected[~known].plot(ax=axes, color=MISSING, edgecolor="#b9c1c9", hatch="////", linewidth=0.2, zorder=1)
     return bool((~known).any())
@@ -133,7 +86,7 @@ def _fill(axes: Axes, projected: gpd.GeoDataFrame, colours: pd.Series) -> bool:
 
 def _colour_bar(figure: Figure, axes: Axes, scale: ScalarMappable, ends: tuple[str, str]) -> None:
     bar = figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.035, pad=0.01, aspect=38)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8.5)
     bar.ax.grid(False)
     for position, text, align in ((0.0, ends[0], "left"), (1.0, ends[1], "right")):
@@ -151,7 +104,7 @@ def _swatches(axes: Axes, labels: dict[str, str], *, missing: bool) -> None:
         )
 
 
-@_drawn
+@drawn
 def choropleth(
     areas: gpd.GeoDataFrame,
     column: str,
@@ -189,13 +142,13 @@ def choropleth(
         norm = Normalize(low, high)
         palette_map = LinearSegmentedColormap.from_list("sequential", DECILE_COLOURS[::-1])
     scale = ScalarMappable(norm, palette_map)
-    colours = pd.Series([matplotlib.colors.to_hex(scale.to_rgba(value)) for value in values], index=values.index)
+    colours = pd.Series([to_hex(colour) for colour in scale.to_rgba(values.to_numpy(dtype=float))], index=values.index)
     _colour_bar(figure, axes, scale, ends)
     _swatches(axes, {}, missing=_fill(axes, projected, colours.where(values.notna())))
     return figure
 
 
-@_drawn
+@drawn
 def sample_map(areas: gpd.GeoDataFrame, sampled: pd.DataFrame, *, title: str = "Areas in the sample") -> Figure:
     """Where the primary sample lies, coloured by the stratum (deprivation decile) that drew it; the rest is white."""
     figure, axes, projected = _base_map(areas, title=title)
@@ -216,7 +169,7 @@ def sample_map(areas: gpd.GeoDataFrame, sampled: pd.DataFrame, *, title: str = "
 def _interval(axes: Axes, y: float, score: Estimate, colour: str, *, floor: float, hollow: bool = False) -> None:
     """A dot with its interval and its value in words; a value left of the axis is an arrow at its edge."""
     if np.isnan(score.value):
-        axes.annotate("-", (floor, y), (4, 0), textcoords="offset points", va="center", color=MUTED)
+        axes.annotate("not scored", (0, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=MUTED)
         return
     if not np.isnan(score.low):
         axes.plot([max(score.low, floor), score.high], [y, y], color=colour, linewidth=2, alpha=0.55, zorder=2)
@@ -225,11 +178,12 @@ def _interval(axes: Axes, y: float, score: Estimate, colour: str, *, floor: floa
     axes.plot(max(score.value, floor), y, shape, color=colour, markerfacecolor=face, markersize=6.5,
               markeredgewidth=1.6, zorder=4, clip_on=False)  # fmt: skip
     right = score.value if np.isnan(score.high) else score.high
-    axes.annotate(f"{score.value:.2f}".replace("-", "−"), (max(right, floor), y), (6, 0), textcoords="offset points",
-                  va="center", fontsize=8.5, color=colour, zorder=5)  # fmt: skip
+    axes.annotate(number_text(score.value), (max(right, floor), y), (6, 0), textcoords="offset points",
+                  va="center", fontsize=8.5, color=colour, zorder=5,
+                  path_effects=[withStroke(linewidth=2.5, foreground=PAPER)])  # fmt: skip
 
 
-def _estimates(scores: pd.DataFrame, *, indicator: str, measure: str) -> dict[tuple[str, str], Estimate]:
+def estimates(scores: pd.DataFrame, *, indicator: str, measure: str) -> dict[tuple[str, str], Estimate]:
     """(model, kind) -> score of one indicator and measure. Raises `InputError` where there is none."""
     chosen = scores[(scores["indicator"] == indicator) & (scores["measure"] == measure)]
     if chosen.empty:
@@ -238,7 +192,7 @@ def _estimates(scores: pd.DataFrame, *, indicator: str, measure: str) -> dict[tu
     return {(model, kind): Estimate(*numbers) for model, kind, *numbers in columns.itertuples(index=False)}
 
 
-@_drawn
+@drawn
 def score_chart(
     scores: pd.DataFrame,
     *,
@@ -252,15 +206,15 @@ def score_chart(
     The ceiling is the best reachable score where it is known (a simulated city). The forbidden score, of a split that
     leaks, is a hollow red point: shown so that nobody mistakes it for a result.
     """
-    estimates = _estimates(scores, indicator=indicator, measure=measure)
-    kinds = [kind for kind in FOLD_KINDS if any(of == kind for _, of in estimates)]
-    models = model_order(sorted({model for model, _ in estimates}))[::-1]
+    found = estimates(scores, indicator=indicator, measure=measure)
+    kinds = [kind for kind in FOLD_KINDS if any(of == kind for _, of in found)]
+    models = model_order(sorted({model for model, _ in found}))[::-1]
     extra = int(forbidden is not None)
     heights = 0.27 * (len(models) + extra) + 0.5
-    figure, panels = _figure(heights * len(kinds) + 0.55, rows=len(kinds), sharex=True)
-    ends = [end for score in estimates.values() for end in (score.value, score.low)]
+    figure, panels = new_figure(heights * len(kinds) + 0.55, rows=len(kinds), sharex=True)
+    ends = [end for score in found.values() for end in (score.value, score.low)]
     floor = max(float(np.nanmin([*ends, 0.0])) - 0.04, -0.6)
-    highs = [end for score in (*estimates.values(), forbidden or Estimate(0.0)) for end in (score.value, score.high)]
+    highs = [end for score in (*found.values(), forbidden or Estimate(0.0)) for end in (score.value, score.high)]
     for axes, kind in zip(panels, kinds, strict=True):
         axes.set_title(f"Folds of {FOLD_KINDS[kind]}")
         axes.grid(axis="y", visible=False)
@@ -268,7 +222,7 @@ def score_chart(
         axes.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
         for y, model in enumerate(models, start=extra):
             colour = BASELINE if model in BASELINES else PICTURES
-            score = estimates.get((model, kind), Estimate(float("nan")))
+            score = found.get((model, kind), Estimate(float("nan")))
             _interval(axes, y, score, colour, floor=floor)
         if forbidden is not None:
             _interval(axes, 0, forbidden, FORBIDDEN, floor=floor, hollow=True)
@@ -288,7 +242,7 @@ def score_chart(
     return figure
 
 
-@_drawn
+@drawn
 def domain_chart(
     scores: pd.DataFrame, *, pictures: str = "probe", coordinates: str = "coordinates", kind: str = "borough"
 ) -> Figure:
@@ -303,7 +257,7 @@ def domain_chart(
     )
     if not ranked:
         raise InputError(f"The scores hold no R2 of the model {pictures!r} under folds of kind {kind!r}.")
-    figure, (axes,) = _figure(0.42 * len(ranked) + 1.1)
+    figure, (axes,) = new_figure(0.42 * len(ranked) + 1.1)
     shown = [score for (model, _), score in found.items() if model in (pictures, coordinates)]
     floor = max(
         float(np.nanmin([0.0, *(score.value for score in shown), *(score.low for score in shown)])) - 0.04, -0.6
@@ -326,7 +280,7 @@ def domain_chart(
     return figure
 
 
-@_drawn
+@drawn
 def interval_coverage_chart(measured: pd.DataFrame, *, indicator: str = "imd") -> Figure:
     """Share of areas whose published value lies in its interval, beside the share promised.
 
@@ -338,25 +292,26 @@ def interval_coverage_chart(measured: pd.DataFrame, *, indicator: str = "imd") -
     level = float(chosen["level"].iloc[0])
     rank = {model: place for place, model in enumerate(model_order(sorted(chosen["model"].unique())))}
     kinds = [kind for kind in FOLD_KINDS if (chosen["kind"] == kind).any()]
-    figure, panels = _figure(sum(0.25 * (chosen["kind"] == kind).sum() + 0.45 for kind in kinds) + 0.5,
+    figure, panels = new_figure(sum(0.25 * (chosen["kind"] == kind).sum() + 0.45 for kind in kinds) + 0.5,
                              rows=len(kinds), sharex=True)  # fmt: skip
     for axes, kind in zip(panels, kinds, strict=True):
         rows = chosen[chosen["kind"] == kind]
         rows = rows.sort_values("model", key=lambda models: models.map(rank), ascending=False)
         axes.set_title(f"Folds of {FOLD_KINDS[kind]}")
         axes.axvline(level, color=CEILING, linewidth=1.2, linestyle=(0, (4, 2)))
-        for y, row in enumerate(rows.itertuples()):
-            colour = BASELINE if row.model in BASELINES else PICTURES
-            axes.plot([level, row.coverage], [y, y], color=colour, linewidth=1.5, alpha=0.5)
-            axes.plot(row.coverage, y, "o", color=colour, markersize=6.5)
-            text = f"{row.coverage:.0%}   mean width {row.mean_width:.2f}"
+        columns = (rows["model"], rows["coverage"].astype(float), rows["mean_width"].astype(float))
+        for y, (model, share, width) in enumerate(zip(*columns, strict=True)):
+            colour = BASELINE if model in BASELINES else PICTURES
+            axes.plot([level, share], [y, y], color=colour, linewidth=1.5, alpha=0.5)
+            axes.plot(share, y, "o", color=colour, markersize=6.5)
+            text = f"{share:.0%}   mean width {width:.2f}"
             axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=colour)
         axes.set_yticks(range(len(rows)), [model_name(model) for model in rows["model"]])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(axis="y", visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
     panels[-1].set_xlim(min(0.5, float(chosen["coverage"].min()) - 0.05), 1.0)
-    panels[-1].xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+    panels[-1].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panels[-1].set_xlabel(f"areas inside their interval (dashed: the {level:.0%} promised)")
     return figure
 
@@ -364,16 +319,17 @@ def interval_coverage_chart(measured: pd.DataFrame, *, indicator: str = "imd") -
 # --- predictions, coverage, training ---------------------------------------------------------------------------------
 
 
-@_drawn
+@drawn
 def scatter(predictions: pd.DataFrame, *, indicator: str = "imd", title: str = "Predicted against observed") -> Figure:
     """Held-out prediction against published value, a point an area (hexagons above 1,500), and the mean a decile.
 
     A line of means flatter than the diagonal is shrinkage: the model hedges towards the middle.
     """
     rows = one_model(predictions, indicator=indicator).dropna(subset=["observed", "predicted"])
-    figure, (axes,) = _figure(WIDTH * 0.86)
+    figure, (axes,) = new_figure(WIDTH * 0.86)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="identity", zorder=2)
     if len(rows) > 1500:
+        axes.grid(False)
         sequential = LinearSegmentedColormap.from_list("density", [PAPER, "#7fb7d6", PICTURES, "#06263d"])
         axes.hexbin(rows["observed"], rows["predicted"], gridsize=42, extent=(0, 1, 0, 1), mincnt=1, cmap=sequential,
                     linewidths=0.2, zorder=1)  # fmt: skip
@@ -382,7 +338,7 @@ def scatter(predictions: pd.DataFrame, *, indicator: str = "imd", title: str = "
                   markeredgewidth=0, label="an area", zorder=3)  # fmt: skip
     means = rows.groupby(decile(rows["observed"]))[["observed", "predicted"]].mean()
     axes.plot(means["observed"], means["predicted"], "-o", color=FORBIDDEN, linewidth=1.6, markersize=4.5,
-              markeredgecolor=PAPER, label="mean a decile", zorder=4)  # fmt: skip
+              markeredgecolor=PAPER, label="mean of each decile", zorder=4)  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", title=title)
     axes.set_xlabel("observed deprivation (1 = most deprived)")
     axes.set_ylabel(f"predicted, {len(rows):,} held-out areas")
@@ -390,34 +346,35 @@ def scatter(predictions: pd.DataFrame, *, indicator: str = "imd", title: str = "
     return figure
 
 
-@_drawn
+@drawn
 def error_by_decile(predictions: pd.DataFrame, *, indicator: str = "imd") -> Figure:
     """Predicted minus observed in each observed decile: quartile boxes, whiskers to the 5th and 95th percentile."""
     rows = one_model(predictions, indicator=indicator).dropna(subset=["observed", "predicted"])
     groups = dict(list((rows["predicted"] - rows["observed"]).groupby(decile(rows["observed"]))))
-    figure, (axes,) = _figure(3.3)
+    figure, (axes,) = new_figure(3.3)
     axes.axhline(0, color=MUTED, linewidth=1)
     axes.boxplot(list(groups.values()), positions=list(groups), whis=(5, 95), widths=0.55, showfliers=False,
                  patch_artist=True, manage_ticks=False,
-                 boxprops={"facecolor": "#cfe1ee", "edgecolor": PICTURES}, medianprops={"color": PICTURES, "linewidth": 2},
+                 boxprops={"facecolor": "#cfe1ee", "edgecolor": PICTURES},
+                 medianprops={"color": PICTURES, "linewidth": 2},
                  whiskerprops={"color": PICTURES}, capprops={"linewidth": 0})  # fmt: skip
     axes.set_xticks(range(1, 11), [f"{name}\n{len(groups.get(name, ()))}" for name in range(1, 11)])
     axes.set_xlim(0.4, 10.6)
     axes.grid(axis="x", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_title("Where the error lies")
-    axes.set_ylabel("predicted − observed")
+    axes.set_ylabel("predicted minus observed")
     axes.set_xlabel("observed decile (1 = most deprived), and its number of areas")
     return figure
 
 
-@_drawn
+@drawn
 def coverage_by_decile(coverage: pd.DataFrame) -> Figure:
     """Share of the areas asked for that have imagery, in each deprivation decile, with the counts."""
     asked = coverage.groupby("stratum").size().reindex(range(1, 11), fill_value=0)
     imaged = coverage[coverage["outcome"] == "imaged"].groupby("stratum").size().reindex(range(1, 11), fill_value=0)
     share = imaged / asked.where(asked > 0)
-    figure, (axes,) = _figure(3.1)
+    figure, (axes,) = new_figure(3.1)
     axes.bar(share.index, asked.gt(0).astype(float), width=0.72, color=MISSING)
     axes.bar(share.index, share.fillna(0.0), width=0.72, color=PICTURES)
     for stratum, value in share.dropna().items():
@@ -433,7 +390,7 @@ def coverage_by_decile(coverage: pd.DataFrame) -> Figure:
     return figure
 
 
-@_drawn
+@drawn
 def training_curves(history: pd.DataFrame) -> Figure:
     """The course of a training: losses in one panel, every other measure in its own.
 
@@ -444,7 +401,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     panels = ([losses] if losses else []) + [[name] for name in measures if name not in losses]
     if not panels:
         raise InputError("The training history has no numeric column beside epoch and fold; log a loss each epoch.")
-    figure, frames = _figure(2.1 * len(panels) + 0.3, rows=len(panels), sharex=True)
+    figure, frames = new_figure(2.1 * len(panels) + 0.3, rows=len(panels), sharex=True)
     runs = [rows for _, rows in history.groupby("fold")] if "fold" in history else [history]
     for axes, names in zip(frames, panels, strict=True):
         for name, colour in zip(names, (BASELINE, PICTURES, FORBIDDEN, CEILING), strict=False):

@@ -3,6 +3,7 @@
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from urbanprint.errors import InputError
@@ -28,3 +29,9 @@ def thumbnail(image: bytes | Path, *, width: int = 240, quality: int = 80) -> by
     # A fresh image, because Pillow would write back some of the metadata that the opened one carries.
     Image.frombytes("RGB", upright.size, upright.tobytes()).save(out, "JPEG", quality=quality, progressive=True)
     return out.getvalue()
+
+
+def pixels(image: bytes | Path, *, width: int) -> np.ndarray:
+    """The thumbnail's pixels, uint8 (height, width, 3), for drawing on."""
+    with Image.open(BytesIO(thumbnail(image, width=width, quality=92))) as small:
+        return np.asarray(small)

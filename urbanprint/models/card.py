@@ -52,7 +52,7 @@ def save_model(folder: Path, tensors: Mapping[str, np.ndarray], card: Mapping[st
     missing = [entry for entry in REQUIRED if entry not in card]
     if missing:
         raise ValueError(f"the card of {folder} lacks {', '.join(missing)}")
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     full = {
         "version": CARD_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -49,13 +49,13 @@ class Probe:
         return np.clip(features @ self.coefficients.T + self.intercepts, 0.0, 1.0)
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> Path:
-        """Write the probe as a model directory; `card` holds what `urbanprint.models.card.REQUIRED` asks beyond this.
+        """Write the probe as a model directory; architecture and labels are added to what `card` holds.
 
-        The caller's `config` should name the backbone, its weights and the image size the features came from.
+        Its `config` names the backbone, the weights and the image size the features came from.
         """
         tensors = {"coefficients": self.coefficients, "intercepts": self.intercepts, "alphas": self.alphas}
         own = {"architecture": _ARCHITECTURE, "labels": describe_labels(self.indicators)}
-        return save_model(folder, tensors, {"config": {}, **card, **own})
+        return save_model(folder, tensors, {**card, **own})
 
 
 def load_probe(folder: Path) -> Probe:

@@ -36,12 +36,12 @@ class Folder:
 
     name = "folder"
 
-    def __init__(self, *, folder: Path, manifest: Path | None, licence: str, attribution: str) -> None:
+    def __init__(self, *, folder: Path, manifest: Path | None, terms: Terms) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder: name the folder that holds the photographs")
         self._folder = folder.resolve()
         self._manifest = manifest
-        self.terms = Terms(licence=licence, attribution=attribution, may_store=True, may_train=True, may_show=True)
+        self.terms = terms
         self.unplaced: tuple[str, ...] = ()
         """Files without a usable position, known after the first `find`."""
 

@@ -17,13 +17,6 @@ from urbanprint.imagery.records import ImageRecord, RejectedImage, Terms
 from urbanprint.sources.http import HttpClient, HttpStatusError, Retry
 
 PUBLIC_ENDPOINT = "https://graph.mapillary.com"
-TERMS = Terms(
-    licence="CC BY-SA 4.0",
-    attribution="© {creator}, Mapillary contributors, CC BY-SA 4.0",
-    may_store=True,
-    may_train=True,
-    may_show=True,
-)
 _LIMIT = 2000  # the largest the server takes
 _LARGEST_BOX_DEG = 0.009  # the server refuses boxes of 0.01 degrees; stay clear of rounding
 _SMALLEST_BOX_DEG = 1e-5  # about a metre: a box still too dense there is the server's trouble, not the box's
@@ -51,8 +44,8 @@ class Mapillary:
         self,
         *,
         token: str | None,
+        terms: Terms,
         endpoint: str | None = None,
-        terms: Terms = TERMS,
         per_minute: float | None = None,
         retry: Retry | None = None,
         token_variable: str = "MAPILLARY_TOKEN",

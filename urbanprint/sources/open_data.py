@@ -1,7 +1,7 @@
 """Published files: an address or a path in, a checked local file out.
 
-What belongs here is fetching and unpacking, whatever the file says: HTTP downloads that resume and are remembered by
-ETag, ArcGIS feature layers page by page, and zip archives from strangers. What a file means is read elsewhere
+What belongs here is fetching, whatever the file says: HTTP downloads that resume and are remembered by ETag, and ArcGIS
+feature layers page by page. Archives are opened in `urbanprint.sources.archives`; what a file means is read elsewhere
 (`urbanprint.indicators`, `urbanprint.areas`).
 """
 
@@ -10,10 +10,7 @@ import json
 import os
 import re
 import shutil
-import stat
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from urbanprint.errors import DownloadError, InputError, SourceError
+from urbanprint.sources.archives import SIDECARS
 from urbanprint.sources.http import HttpClient
 
 Progress = Callable[[int, int | None], None]
@@ -34,9 +32,6 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 5
 _FIRST_PAUSE_S = 0.5
-_LONGEST_RATIO = 200
-_READABLE = frozenset({".csv", ".gpkg", ".shp", ".geojson", ".json"})
-_SIDECARS = frozenset({".shx", ".dbf", ".prj", ".cpg"})
 
 
 @dataclass(frozen=True)
@@ -148,33 +143,6 @@ def fetch_features(
     return _fetched(path, record, changed=record["sha256"] != known.get("sha256"))
 
 
-def unpack(path: Path, *, folder: Path, member: str | None = None, max_bytes: int = 4 << 30) -> Path:
-    """Return the one file to read in the zip archive `path`, unpacked below `folder`; any other file as it is.
-
-    To read are .csv, .gpkg, .shp and .geojson; `member` chooses where there are several. Raises `InputError`, naming
-    archive and member, for an archive that is damaged, holds none or several, is encrypted, leads out of the folder
-    (absolute path, `..`, link), or swells beyond `max_bytes` or by more than a factor of 200.
-    """
-    with path.open("rb") as stream:
-        if stream.read(2) != b"PK":
-            if path.suffix.lower() == ".zip":
-                raise InputError(f"{path.name} is not a zip archive: download it again.")
-            return path
-    target = folder / f"{path.name}.unpacked"
-    part = _part(target)
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wanted = _chosen_members(archive, path=path, member=member, max_bytes=max_bytes)
-            for entry in wanted:
-                _extract(archive, entry, target=part / entry.filename)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path.name} is a damaged or truncated zip archive ({error}): download it again.") from error
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
-    return target / wanted[0].filename
-
-
 # --- files on this machine -------------------------------------------------------------------------------------------
 
 
@@ -200,15 +168,14 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(each for each in path.rglob("*") if each.is_file())
     if path.suffix.lower() == ".shp":
-        return sorted(each for each in path.parent.glob(f"{path.stem}.*") if each.suffix.lower() in _SIDECARS | {".shp"})
+        return sorted(each for each in path.parent.glob(f"{path.stem}.*") if each.suffix.lower() in SIDECARS | {".shp"})
     return [path]
 
 
 def _sha256(path: Path) -> str:
     files = _files(path)
     if files == [path]:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _sha256_of_file(path)
     listing = "".join(f"{each.relative_to(path.parent)} {_sha256_of_file(each)}\n" for each in files)
     return hashlib.sha256(listing.encode()).hexdigest()
 
@@ -323,13 +290,19 @@ def _download(
             if response.status_code == 304:
                 _forget_part(path)
                 return None
-            if response.status_code == 416 or (response.status_code == 206 and not _continues(response, validators, done)):
-                reason = "the server's file changed meanwhile"
-                _forget_part(path)
-                continue
+            if response.status_code in (206, 416):
+                if not _continues(response, validators, done):
+                    reason = "the server's file changed meanwhile"
+                    _forget_part(path)
+                    continue
+                if response.status_code == 416:  # nothing is left: stopped between the last byte and the rename
+                    return validators
             if response.status_code == 200:
                 done = 0
-                validators = {"etag": response.headers.get("ETag"), "last_modified": response.headers.get("Last-Modified")}
+                validators = {
+                    "etag": response.headers.get("ETag"),
+                    "last_modified": response.headers.get("Last-Modified"),
+                }
                 _forget_part(path)
                 _write_json(_memory(part), validators)
             total = _total_bytes(response, done)
@@ -368,7 +341,7 @@ def _if_same(validators: Mapping[str, Any], done: int) -> dict[str, str]:
 
 def _continues(response: requests.Response, validators: Mapping[str, Any], done: int) -> bool:
     """Whether a 206 is the rest of what we have: some servers and proxies answer Range but overlook If-Range."""
-    starts = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+    starts = response.headers.get("Content-Range", "").startswith((f"bytes {done}-", f"bytes */{done}"))
     return starts and response.headers.get("ETag", validators.get("etag")) == validators.get("etag")
 
 
@@ -397,7 +370,9 @@ def _json(http: HttpClient, url: str, params: Mapping[str, Any]) -> dict[str, An
 def _needed(body: Mapping[str, Any], key: str, address: str) -> int:
     value = body.get(key)
     if not isinstance(value, int) or value < 1:
-        raise DownloadError(f"{address} gives {key} = {value!r}: expected a positive number, as a layer with features has.")
+        raise DownloadError(
+            f"{address} gives {key} = {value!r}: expected a positive number, as a layer with features has."
+        )
     return value
 
 
@@ -434,7 +409,9 @@ def _fetch_pages(
             body = _json(http, f"{snapshot['address']}/query", query)
             features = body.get("features")
             if not isinstance(features, list) or not features:
-                raise DownloadError(f"{snapshot['address']} gave no features from number {done} on, of {total}: try later.")
+                raise DownloadError(
+                    f"{snapshot['address']} gave no features from number {done} on, of {total}: try later."
+                )
             _write_json(page, {"features": features})
         pages.append(page)
         done += len(features)  # a server may send fewer than asked for
@@ -461,58 +438,3 @@ def _merge_pages(pages: list[Path], *, snapshot: Mapping[str, Any], path: Path) 
             f"{snapshot['address']} gave {len(ids)} features, {len(set(ids))} of them different, but counts "
             f"{snapshot['features']}: it changed meanwhile; run again."
         )
-
-
-# --- archives --------------------------------------------------------------------------------------------------------
-
-
-def _chosen_members(
-    archive: zipfile.ZipFile, *, path: Path, member: str | None, max_bytes: int
-) -> list[zipfile.ZipInfo]:
-    """The member to read, then what belongs to it; every member is checked, also those left alone."""
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    for entry in entries:
-        _check_member(entry, path=path)
-    if sum(entry.file_size for entry in entries) > max_bytes:
-        raise InputError(f"{path.name} would unpack to more than {max_bytes:,} bytes: refused.")
-    readable = [
-        entry
-        for entry in entries
-        if PurePosixPath(entry.filename).suffix.lower() in _READABLE and not entry.filename.startswith("__MACOSX/")
-    ]
-    names = ", ".join(sorted(entry.filename for entry in readable))
-    if member is not None:
-        readable = [entry for entry in readable if entry.filename == member]
-        if not readable:
-            raise InputError(f"{path.name} holds no {member}: choose one of {names or 'none'}.")
-    if len(readable) > 1:
-        raise InputError(f"{path.name} holds several files to read ({names}): choose one with `member`.")
-    if not readable:
-        if any(entry.filename == "[Content_Types].xml" for entry in entries):
-            raise InputError(f"{path.name} is an Excel workbook: save the sheet as CSV and name that file.")
-        raise InputError(f"{path.name} holds none of {', '.join(sorted(_READABLE))}: expected one file to read.")
-    chosen = PurePosixPath(readable[0].filename)
-    if chosen.suffix.lower() != ".shp":
-        return readable
-    beside = [entry for entry in entries if PurePosixPath(entry.filename).with_suffix("") == chosen.with_suffix("")]
-    return readable + [entry for entry in beside if PurePosixPath(entry.filename).suffix.lower() in _SIDECARS]
-
-
-def _check_member(entry: zipfile.ZipInfo, *, path: Path) -> None:
-    name = entry.filename
-    # Backslashes and drive letters are paths on Windows, and names elsewhere: refused on both.
-    if name.startswith(("/", "\\")) or ":" in name or ".." in re.split(r"[/\\]", name):
-        raise InputError(f"{path.name}: the path of {name!r} leads out of the archive: refused.")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise InputError(f"{path.name}: {name!r} is a link, not a file: refused.")
-    if entry.flag_bits & 0x1:
-        raise InputError(f"{path.name}: {name!r} is encrypted: unpack it by hand and name the file.")
-    if entry.file_size > max(entry.compress_size, 1 << 16) * _LONGEST_RATIO:
-        raise InputError(f"{path.name}: {name!r} would swell from {entry.compress_size:,} to {entry.file_size:,} bytes: refused.")
-
-
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, *, target: Path) -> None:
-    """Write one member; `zipfile` stops at the declared size and then compares the checksum, so no more can come."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(entry) as source, target.open("wb") as stream:
-        shutil.copyfileobj(source, stream, _CHUNK_BYTES)

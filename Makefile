@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. They need Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export DAGSTER_HOME := $(CURDIR)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test lint types bench ui requirements clean
+
+demo: $(READY)  ## run the embedded simulated city from statistics to map and report
+	$(BIN)/urbanprint demo
+
+test: $(READY)  ## run the tests
+	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+
+lint: $(READY)  ## style, import rules, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)  ## figures, each beside what it is compared with, in one run
+	$(BIN)/python -m benchmarks
+
+ui: $(READY)  ## the Dagster and MLflow web pages, on this machine only
+	$(BIN)/urbanprint ui
+
+# Packages are byte-compiled once here: some machines forbid Python to do it later, and then every start costs seconds.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "urbanprint needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+requirements: $(READY)  ## resolve pyproject.toml again into pinned names, versions and hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --group dev pyproject.toml --output-file requirements.txt
+
+clean:  ## remove everything runs have made, but not the packages
+	rm -rf data .dagster

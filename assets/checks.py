@@ -1,0 +1,113 @@
+"""Checks on what assets made: a failed blocking check keeps everything downstream from running.
+
+The schema checks read the same schemas as the library. Each is partitioned like its asset: an unpartitioned check on a
+partitioned asset would load every partition.
+"""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.partitions import CITIES
+from assets.sources import PUBLISHERS
+from resources.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Partitioned checks are marked as a preview in this version of Dagster; the alternative loads every city.
+warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning)
+
+NATIONAL = {f"{publisher}_{table}" for publisher in PUBLISHERS for table in ("deprivation", "areas")}
+SCHEMAS = {
+    **{f"{publisher}_deprivation": "DEPRIVATION" for publisher in PUBLISHERS},
+    **{f"{publisher}_areas": "BOUNDARIES" for publisher in PUBLISHERS},
+    "areas": "AREAS",
+    "sampled_areas": "SAMPLED_AREAS",
+    "sample_points": "SAMPLE_POINTS",
+    "street_images": "IMAGES",
+    "image_coverage": "COVERAGE",
+    "folds": "FOLDS",
+    "baseline_predictions": "PREDICTIONS",
+    "probe_model": "PREDICTIONS",
+    "imagewise_model": "PREDICTIONS",
+    "area_predictions": "PREDICTIONS",
+    "scorecard": "SCORES",
+}
+"""Asset -> name of its schema in `urbanprint.tables`."""
+
+MODELS = ("baseline_predictions", "probe_model", "imagewise_model")
+BELIEVABLE_R2 = 0.95
+"""Above this under borough folds, on statistics of this kind, something has leaked."""
+
+
+def _schema_check(asset: str, schema: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="schema",
+        blocking=True,
+        partitions_def=None if asset in NATIONAL else CITIES,
+        description=f"Every column, type, range and key of the table as declared in urbanprint.tables.{schema}.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+        import pandera.errors
+
+        from urbanprint import tables
+
+        table = _table(context, workspace, asset)
+        try:
+            getattr(tables, schema).validate(table, lazy=True)
+        except pandera.errors.SchemaErrors as error:
+            cases = error.failure_cases.head(20)
+            return dg.AssetCheckResult(
+                passed=False, metadata={"failures": dg.MetadataValue.md(f"```\n{cases.to_string(index=False)}\n```")}
+            )
+        return dg.AssetCheckResult(passed=True, metadata={"rows": len(table)})
+
+    return check
+
+
+def _held_out_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="held_out",
+        blocking=True,
+        partitions_def=CITIES,
+        additional_deps=["folds"],
+        description="Every area of the folds is predicted once under each kind of fold, by the fold that held it out.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+        predictions = _table(context, workspace, asset)
+        folds = _table(context, workspace, "folds")
+        kept = predictions.merge(folds[["area_id", "kind", "fold"]], on=["area_id", "kind", "fold"])
+        wanted = len(folds) * predictions["indicator"].nunique() * predictions["model"].nunique()
+        return dg.AssetCheckResult(
+            passed=len(kept) == len(predictions) == wanted,
+            metadata={"predictions": len(predictions), "by their own fold": len(kept), "expected": wanted},
+        )
+
+    return check
+
+
+@dg.asset_check(asset="scorecard", blocking=True, partitions_def=CITIES)
+def believable(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """No model scores higher in unseen boroughs than such statistics allow: a score that good is a leak."""
+    scores = _table(context, workspace, "scorecard")
+    r2 = scores[(scores["measure"] == "r2") & (scores["kind"] == "borough")]
+    best = r2.loc[r2["value"].idxmax()]
+    return dg.AssetCheckResult(
+        passed=bool(best["value"] <= BELIEVABLE_R2),
+        metadata={"highest R2": float(best["value"]), "model": best["model"], "indicator": best["indicator"]},
+    )
+
+
+def _table(context: dg.AssetCheckExecutionContext, workspace: Workspace, asset: str) -> "pd.DataFrame":
+    return workspace.read_table(asset, partition=None if asset in NATIONAL else context.partition_key)
+
+
+CHECKS = [
+    *[_schema_check(asset, schema) for asset, schema in SCHEMAS.items()],
+    *[_held_out_check(asset) for asset in MODELS],
+    believable,
+]

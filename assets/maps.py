@@ -1,0 +1,118 @@
+"""What people look at: the interactive map and the report of a city, a folder that can be moved or zipped."""
+
+import dagster as dg
+import geopandas as gpd
+import pandas as pd
+
+from assets.describing import OWNERS, picture
+from assets.explanation import KIND
+from assets.partitions import CITIES
+from resources.cities import Cities
+from resources.workspace import Workspace
+
+_GROUP = {"group_name": "maps", "owners": OWNERS, "partitions_def": CITIES}
+MODEL = "imagewise"
+"""The model whose held-out predictions the map shows: named beforehand, not chosen by its score."""
+
+
+@dg.asset(**_GROUP, kinds={"folium", "html"}, code_version="1", deps=["gradcam_maps"])
+def deprivation_map(
+    context: dg.AssetExecutionContext,
+    cities: Cities,
+    workspace: Workspace,
+    areas: gpd.GeoDataFrame,
+    street_images: pd.DataFrame,
+    area_predictions: pd.DataFrame,
+    prediction_intervals: pd.DataFrame,
+) -> dg.MaterializeResult:
+    """The interactive map: observed, predicted, their difference, images; photographs and GradCAM in a popup."""
+    from urbanprint.explanation.held_out import load_maps
+    from urbanprint.imagery.store import ImageStore
+    from urbanprint.maps.deprivation_map import deprivation_map
+    from urbanprint.maps.pictures import write_pictures
+    from urbanprint.progress import Printed
+    from urbanprint.sources.terms import terms_of
+
+    city = cities.city(context.partition_key)
+    folder = workspace.report(city.key)
+    maps = load_maps(workspace.models(city.key) / "gradcam.npz")
+    shown = street_images[(street_images["state"] == "fetched") & street_images["image_id"].isin(list(maps))]
+    with Printed() as bar:
+        pictures = write_pictures(
+            shown,
+            folder=folder,
+            path_of=ImageStore(workspace.images).path,
+            maps=maps,
+            page_of=terms_of(city.imagery).page_of,
+            progress=lambda done, of: bar("drawing pictures", done, of),
+        )
+    path = deprivation_map(
+        areas,
+        _shown(area_predictions),
+        street_images,
+        folder=folder,
+        pictures=pictures,
+        title=city.name,
+        attribution=city.edition.attribution,
+        intervals=prediction_intervals,
+        report="index.html",
+    )
+    return dg.MaterializeResult(
+        metadata={"map": dg.MetadataValue.path(str(path)), "size_bytes": path.stat().st_size, "pictures": len(shown)}
+    )
+
+
+@dg.asset(**_GROUP, kinds={"html"}, code_version="1", deps=["deprivation_map", "gradcam_maps"])
+def city_report(
+    context: dg.AssetExecutionContext,
+    cities: Cities,
+    workspace: Workspace,
+    areas: gpd.GeoDataFrame,
+    street_images: pd.DataFrame,
+    image_coverage: pd.DataFrame,
+    folds: pd.DataFrame,
+    area_predictions: pd.DataFrame,
+    prediction_intervals: pd.DataFrame,
+    leakage_audit: pd.DataFrame,
+    scorecard: pd.DataFrame,
+) -> dg.MaterializeResult:
+    """One page a planner can read: the verdict in words, scores beside their baselines, maps, pictures, limits."""
+    from urbanprint.evaluation.intervals import measured_coverage
+    from urbanprint.explanation.held_out import load_maps
+    from urbanprint.imagery.store import ImageStore
+    from urbanprint.maps import content, figures, report
+
+    city = cities.city(context.partition_key)
+    folder = workspace.report(city.key)
+    page = content.report_content(
+        city,
+        areas=areas,
+        images=street_images[street_images["state"] == "fetched"],
+        coverage=image_coverage,
+        folds=folds,
+        all_predictions=area_predictions,
+        shown=_shown(area_predictions),
+        scores=scorecard,
+        interval_coverage=measured_coverage(_shown(area_predictions), prediction_intervals, folds=folds),
+        audit=leakage_audit,
+        maps=load_maps(workspace.models(city.key) / "gradcam.npz"),
+        path_of=ImageStore(workspace.images).path,
+        provenance={"Dagster run": context.run_id},
+    )
+    path = report.city_report(page, folder=folder)
+    known = {"ceiling": page.ceiling, "forbidden": page.forbidden}
+    table = report.score_table_text(scorecard, **known)
+    (folder / "summary.txt").write_text(f"{city.name}\n\n{table}\n\n{page.verdict}\n", encoding="utf-8")
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(str(path)),
+            "verdict": page.verdict,
+            "scores": picture(figures.score_chart(scorecard, **known)),
+            "table": dg.MetadataValue.md(report.score_table_markdown(scorecard, **known)),
+        }
+    )
+
+
+def _shown(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The held-out predictions that map and report show."""
+    return predictions[(predictions["model"] == MODEL) & (predictions["kind"] == KIND)]

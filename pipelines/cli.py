@@ -1,0 +1,242 @@
+"""The command line: `urbanprint cities | plan CITY | run CITY | demo | ui`.
+
+What a command does is done by the code location; here are only arguments and words. Dagster is imported inside
+the commands, so that `urbanprint --help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urbanprint import __version__
+from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, City, find_catalogue, read_catalogue
+from urbanprint.errors import UrbanprintError
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import pandas as pd
+
+DEMO_CITY = "simville"
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 refused in one sentence, 2 wrong usage, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    _enter_project(options)
+    try:
+        return int(options.command(options))
+    except UrbanprintError as error:
+        print(f"urbanprint: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("urbanprint: interrupted; what was done is kept, run the same command to continue", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="urbanprint",
+        description="From published statistics and open imagery to an honest, explained map of a city.",
+    )
+    parser.add_argument("--version", action="version", version=f"urbanprint {__version__}")
+    parser.add_argument("--catalogue", metavar="FILE", help=f"catalogue of cities (or {CATALOGUE_VARIABLE})")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    cities = commands.add_parser("cities", help="list the cities of the catalogue")
+    cities.set_defaults(command=_cities)
+
+    plan = commands.add_parser("plan", help="say what a run would ask of the imagery provider, before it does")
+    plan.add_argument("city")
+    plan.set_defaults(command=_plan)
+
+    run = commands.add_parser("run", help="make everything of a city, from statistics to map and report")
+    run.add_argument("city")
+    run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
+    run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help=f"run the embedded simulated city, {DEMO_CITY}: no keys, no internet")
+    demo.set_defaults(command=_run, city=DEMO_CITY, refresh_sources=False)
+
+    ui = commands.add_parser("ui", help="open the Dagster and MLflow web pages on this machine")
+    ui.add_argument("--port", type=int, default=3000, help="port of the Dagster page (default 3000)")
+    ui.add_argument("--mlflow-port", type=int, default=5000, help="port of the MLflow page (default 5000)")
+    ui.set_defaults(command=_ui)
+    return parser
+
+
+def _enter_project(options: argparse.Namespace) -> None:
+    """Make the project folder the current one: Dagster's state and the workspace lie under it."""
+    if options.catalogue:
+        os.environ[CATALOGUE_VARIABLE] = str(Path(options.catalogue).expanduser().resolve())
+    elif os.environ.get(CATALOGUE_VARIABLE):
+        os.environ[CATALOGUE_VARIABLE] = str(Path(os.environ[CATALOGUE_VARIABLE]).expanduser().resolve())
+    if not Path("dagster.yaml").is_file():
+        os.chdir(Path(__file__).resolve().parent.parent)
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+
+
+def _cities(_options: argparse.Namespace) -> int:
+    catalogue = read_catalogue()
+    rows = [("city", "name", "edition", "imagery", "districts", "areas sampled")]
+    for city in catalogue.cities.values():
+        districts, sampled = str(len(city.districts)), str(city.sample.areas)
+        rows.append((city.key, city.name, city.edition.key, city.imagery.key, districts, sampled))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    catalogue = read_catalogue()
+    city = catalogue.city(options.city)
+    with _Graph(catalogue) as graph:
+        graph.sources(city, refresh=False)
+        graph.make(city, only=["areas", "sampled_areas", "sample_points", "imagery_plan"])
+        plan = graph.table("imagery_plan", city).iloc[0]
+    minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
+    print(
+        f"{city.name}: {plan['areas']} areas with {plan['points']} points ({plan['reserves']} areas in reserve)\n"
+        f"  searches  at most {plan['searches']}, more where an answer is full\n"
+        f"  images    at most {plan['images']}\n"
+        f"  time      {minutes}\n"
+        f"  price     {plan['price']}"
+    )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    catalogue = read_catalogue()
+    city = catalogue.city(options.city)
+    with _Graph(catalogue) as graph:
+        graph.sources(city, refresh=options.refresh_sources)
+        graph.make(city)
+        graph.board()
+        print((graph.report(city) / "summary.txt").read_text(encoding="utf-8"))
+        print(f"map     {graph.report(city) / 'map.html'}")
+        print(f"report  {graph.report(city) / 'index.html'}")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    import subprocess
+
+    from resources.workspace import default_home
+
+    tracking = default_home() / "mlflow"
+    tracking.mkdir(parents=True, exist_ok=True)
+    pages = {
+        "Dagster": [
+            sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(options.port),
+            "--module-name", "pipelines.definitions",
+        ],
+        "MLflow": [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(options.mlflow_port),
+            "--backend-store-uri", f"sqlite:///{tracking / 'mlflow.db'}", "--workers", "1",
+        ],
+    }  # fmt: skip
+    print(
+        f"Dagster  http://127.0.0.1:{options.port}\nMLflow   http://127.0.0.1:{options.mlflow_port}\nCtrl-C stops both."
+    )
+    running = [subprocess.Popen(command) for command in pages.values()]
+    try:
+        for process in running:
+            process.wait()
+    finally:
+        for process in running:
+            process.terminate()
+    return 0
+
+
+class _Graph:
+    """The code location and its instance, for the commands that run it."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        import dagster as dg
+
+        os.environ[CATALOGUE_VARIABLE] = str(find_catalogue(catalogue.path).resolve())
+        from pipelines.definitions import build_defs
+        from resources.workspace import Workspace, default_home
+
+        self._defs = build_defs()
+        self._workspace = Workspace(home=str(default_home()))
+        self._instance = dg.DagsterInstance.get()
+
+    def __enter__(self) -> "_Graph":
+        self._instance.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._instance.__exit__(*error)
+
+    def sources(self, city: City, *, refresh: bool) -> None:
+        """Make the national tables the city needs, unless they exist and hold its edition."""
+        from urbanprint.errors import InputError
+
+        publisher = city.edition.publisher
+        if not refresh:
+            try:
+                tables = [self._workspace.read_table(f"{publisher}_{table}") for table in ("deprivation", "areas")]
+            except InputError:
+                tables = []
+            if tables and all((table["edition"] == city.edition.key).any() for table in tables):
+                return
+        self._launch(f"{publisher}_sources")
+
+    def make(self, city: City, *, only: list[str] | None = None) -> None:
+        """Make the assets of the city, or `only` some of them."""
+        self._launch("city", partition=city.key, only=only)
+
+    def board(self) -> None:
+        """Bring the board over all cities up to date."""
+        self._launch("board")
+
+    def table(self, asset: str, city: City) -> "pd.DataFrame":
+        """Return a table the graph has made."""
+        return self._workspace.read_table(asset, partition=city.key)
+
+    def report(self, city: City) -> Path:
+        """Return the folder of the city's report."""
+        return self._workspace.report(city.key)
+
+    def _launch(self, job: str, *, partition: str | None = None, only: list[str] | None = None) -> None:
+        import dagster as dg
+
+        result = self._defs.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            partition_key=partition,
+            asset_selection=[dg.AssetKey(name) for name in only] if only else None,
+            raise_on_error=False,
+        )
+        if not result.success:
+            raise UrbanprintError(_why(result))
+
+
+def _why(result: "dg.ExecuteInProcessResult") -> str:
+    """The sentence of the first failure: an error of ours as it is, a failed check by name, anything else by step."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                ours = error.cls_name in {cls.__name__ for cls in _subclasses(UrbanprintError)}
+                return (
+                    error.message.split(": ", 1)[-1].strip()
+                    if ours
+                    else f"{event.step_key} failed: {error.message.strip()}"
+                )
+    failed = [e.event_specific_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    names = [f"{c.check_name} of {c.asset_key.to_user_string()}" for c in failed if not c.passed]
+    return f"run {result.run_id} failed its checks: {', '.join(names)}" if names else f"run {result.run_id} failed"
+
+
+def _subclasses(cls: type) -> list[type]:
+    return [cls, *[deeper for child in cls.__subclasses__() for deeper in _subclasses(child)]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Where files lie: one folder holds everything a run makes.
+
+Only paths and the tables under them; what is in the files is for the library.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from urbanprint.errors import InputError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+
+HOME_VARIABLE = "URBANPRINT_HOME"
+
+
+def default_home() -> Path:
+    """Return the folder named by URBANPRINT_HOME, else `data` in the current folder."""
+    return Path(os.environ.get(HOME_VARIABLE, "data")).expanduser().resolve()
+
+
+class Workspace(dg.ConfigurableResource):
+    """The folder that holds downloads, tables, images, models, reports and the experiment log."""
+
+    home: str
+
+    @property
+    def downloads(self) -> Path:
+        """Files fetched from publishers, kept to be asked for only when they change."""
+        return self._folder("downloads")
+
+    @property
+    def tables(self) -> Path:
+        """Parquet and GeoParquet tables, one folder an asset."""
+        return self._folder("tables")
+
+    @property
+    def images(self) -> Path:
+        """Pixels by content hash, shared by all cities."""
+        return self._folder("images")
+
+    @property
+    def tracking(self) -> Path:
+        """The MLflow database and its artifacts."""
+        return self._folder("mlflow")
+
+    def ledger(self, city: str) -> Path:
+        """What has been asked of the city's imagery source, and the answers."""
+        return self._folder("ledgers") / f"{city}.sqlite"
+
+    def models(self, city: str) -> Path:
+        """The city's trained models and their checkpoints."""
+        return self._folder("models") / city
+
+    def report(self, city: str) -> Path:
+        """The city's report and map, a folder that can be moved or zipped."""
+        return self._folder("reports") / city
+
+    def read_table(self, asset: str, *, partition: str | None = None) -> "pd.DataFrame | gpd.GeoDataFrame":
+        """Return a table an asset has written; raises `InputError` saying what to materialize if it has not."""
+        path = self.tables / asset / f"{partition}.parquet" if partition else self.tables / f"{asset}.parquet"
+        if not path.is_file():
+            made = f"{asset} of {partition}" if partition else asset
+            raise InputError(f"{made} has not been made yet: materialize it first (`urbanprint run` does)")
+        return read_parquet(path)
+
+    def _folder(self, name: str) -> Path:
+        return Path(self.home) / name
+
+
+def read_parquet(path: Path) -> "pd.DataFrame | gpd.GeoDataFrame":
+    """Return the table at `path`: a GeoDataFrame where the file holds geometry, a DataFrame where it does not."""
+    import geopandas as gpd
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:
+        is_geo = b"geo" in (pq.read_schema(file).metadata or {})
+    return gpd.read_parquet(path) if is_geo else pd.read_parquet(path)

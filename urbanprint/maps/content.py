@@ -1,0 +1,108 @@
+"""What the report of a city says, gathered from its tables: verdict, sources, provenance, panel of explanations."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from urbanprint import __version__
+from urbanprint.catalogue import City
+from urbanprint.evaluation.audit import FORBIDDEN
+from urbanprint.evaluation.scores import difference, verdict
+from urbanprint.explanation.held_out import spread_panel
+from urbanprint.maps.report import Attribution, ReportContent
+from urbanprint.maps.style import BASELINES, PICTURE_MODELS, Estimate
+from urbanprint.tables import fingerprint
+
+
+def report_content(
+    city: City,
+    *,
+    areas: gpd.GeoDataFrame,
+    images: pd.DataFrame,
+    coverage: pd.DataFrame,
+    folds: pd.DataFrame,
+    all_predictions: pd.DataFrame,
+    shown: pd.DataFrame,
+    scores: pd.DataFrame,
+    interval_coverage: pd.DataFrame,
+    audit: pd.DataFrame,
+    maps: Mapping[str, np.ndarray],
+    path_of: Callable[[str], Path],
+    provenance: Mapping[str, str],
+) -> ReportContent:
+    """Return the content of the city's report.
+
+    `images` are the fetched ones, `shown` the predictions of the one model and kind of fold that the maps show, `audit`
+    the table of the leakage audit, `maps` the raw GradCAM of each image. For a simulated city the best reachable
+    score is computed from the truth.
+    """
+    explained = images[images["image_id"].isin(list(maps))]
+    explained = explained.assign(path=[str(path_of(sha256)) for sha256 in explained["sha256"]])
+    return ReportContent(
+        title=city.name,
+        summary=(
+            f"How well {len(images):,} street images of {images['area_id'].nunique():,} areas reflect the Index of "
+            f"Multiple Deprivation (edition {city.edition.key}), judged on areas the models had not seen."
+        ),
+        verdict=_verdict(city, all_predictions, scores, folds, model=str(shown["model"].iloc[0])),
+        areas=areas,
+        predictions=shown,
+        scores=scores,
+        coverage=coverage,
+        attributions=_attributions(city, images),
+        provenance={
+            "urbanprint": __version__,
+            "Catalogue entry": city.key,
+            "Areas, content hash": fingerprint(areas)[:16],
+            "Images, content hash": fingerprint(images[["image_id", "sha256", "area_id"]])[:16],
+            "Seed": str(city.evaluation.seed),
+            **provenance,
+        },
+        interval_coverage=interval_coverage,
+        ceiling=best_reachable(city, images),
+        forbidden=forbidden_score(audit),
+        gradcam_panel=spread_panel(
+            explained,
+            np.stack([maps[image_id] for image_id in explained["image_id"]]),
+            areas,
+            shown[shown["indicator"] == "imd"],
+        ),
+        map_address="map.html",
+    )
+
+
+def best_reachable(city: City, images: pd.DataFrame) -> float | None:
+    """Return the best R2 these images allow where the truth is known, else None."""
+    if not city.simulated:
+        return None
+    from urbanprint.simulation.truth import best_r2
+
+    return best_r2(images[["image_id", "area_id"]], indicator="imd", seed=city.evaluation.seed)
+
+
+def forbidden_score(audit: pd.DataFrame) -> Estimate:
+    """Return the score of the forbidden split, with its interval, from the table of the leakage audit."""
+    row = audit[audit["split"] == FORBIDDEN].iloc[0]
+    return Estimate(float(row["r2"]), float(row["low"]), float(row["high"]))
+
+
+def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds: pd.DataFrame, *, model: str) -> str:
+    differences = pd.concat(
+        [
+            difference(predictions, model, baseline, folds=folds, seed=city.evaluation.seed)
+            for baseline in BASELINES
+            if baseline != "mean"
+        ],
+        ignore_index=True,
+    )
+    return verdict(scores, differences, model=model, names={**PICTURE_MODELS, **BASELINES})
+
+
+def _attributions(city: City, images: pd.DataFrame) -> tuple[Attribution, ...]:
+    """Statistics first, then each line of credit of the images once."""
+    statistics = Attribution("Statistics and boundaries", city.edition.attribution, city.edition.licence)
+    credits = images[["attribution", "licence"]].drop_duplicates().sort_values("attribution")
+    return (statistics, *(Attribution("Images", row.attribution, row.licence) for row in credits.itertuples()))

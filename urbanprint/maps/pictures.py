@@ -1,0 +1,59 @@
+"""The small pictures a map shows: a thumbnail of each photograph and, beside it, where its prediction comes from.
+
+Files are named by the hash of the photograph, so one that is there is not drawn again, and a takedown finds them.
+"""
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from urbanprint.explanation.gradcam import common_limit
+from urbanprint.explanation.panels import overlay
+from urbanprint.maps.deprivation_map import Picture
+from urbanprint.maps.thumbnails import pixels, thumbnail
+
+WIDTH = 240
+"""Pixels across."""
+
+
+def write_pictures(
+    images: pd.DataFrame,
+    *,
+    folder: Path,
+    path_of: Callable[[str], Path],
+    maps: Mapping[str, np.ndarray],
+    page_of: Callable[[str], str | None],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, tuple[Picture, ...]]:
+    """Write thumbnails and overlays of fetched `images` under `folder` and return the pictures of each area.
+
+    `path_of` gives the stored file of a SHA-256, `maps` the raw GradCAM of an image, all drawn on one common scale;
+    `page_of` the page of an image at its provider, if there is one.
+    """
+    thumbnails, overlays = folder / "thumbnails", folder / "gradcam"
+    thumbnails.mkdir(parents=True, exist_ok=True)
+    overlays.mkdir(exist_ok=True)
+    limit = common_limit(np.stack(list(maps.values()))) if maps else 1.0
+    pictures: dict[str, tuple[Picture, ...]] = {}
+    for done, row in enumerate(images.itertuples(), start=1):
+        path = path_of(row.sha256)
+        small = thumbnails / f"{row.sha256}.jpg"
+        if not small.is_file():
+            small.write_bytes(thumbnail(path, width=WIDTH))
+        explained = None
+        if row.image_id in maps:
+            # Drawn anew: the scale is common to all maps of a run and moves with them.
+            explained = overlays / f"{row.sha256}.jpg"
+            drawn = BytesIO()
+            tinted = overlay(pixels(small, width=WIDTH), maps[row.image_id], limit)
+            Image.fromarray(tinted).save(drawn, "JPEG", quality=80)
+            explained.write_bytes(drawn.getvalue())
+        picture = Picture(image_id=row.image_id, thumbnail=small, gradcam=explained, page=page_of(row.image_id))
+        pictures[row.area_id] = (*pictures.get(row.area_id, ()), picture)
+        if progress is not None:
+            progress(done, len(images))
+    return pictures

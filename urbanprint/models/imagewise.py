@@ -1,0 +1,204 @@
+"""The image-wise model: a fine-tuned convolutional network on single views, pooled within the area.
+
+The head is linear and pooling is a mean, so an area's output before the sigmoid is exactly the mean of its views'
+outputs. Views are therefore a flat list with the area each belongs to: no padding, no mask, no empty view that batch
+normalisation would see, any number of views an area; and a view's GradCAM explains its share of the area's output.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from urbanprint.errors import InputError, MissingImages
+from urbanprint.imagery.decoding import decode_batches
+from urbanprint.models.backbones import Backbone, load_backbone, normalise
+from urbanprint.models.card import check_architecture, describe_labels, load_model, save_model
+from urbanprint.models.embedding import mixed_precision, pick_device, to_device
+
+_ARCHITECTURE = "imagewise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagewiseConfig:
+    """How to train. `size` in pixels; `views` drawn anew from an area's images in each epoch.
+
+    `weights` as in `load_backbone`; `patience` = epochs without a better validation error before stopping;
+    `frozen_stages` = how many halvings of the resolution, counted from the input, keep their weights (for ResNet:
+    1 the stem, 2 also layer1, 3 also layer2); a checkpoint is written after `checkpoint_seconds` of new work, the
+    most a killed training loses. Raises `InputError` naming the setting that is out of range.
+    """
+
+    backbone: str = "resnet18"
+    weights: str = "imagenet"
+    size: int = 224
+    views: int = 4
+    epochs: int = 30
+    batch_areas: int = 16
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    patience: int = 6
+    frozen_stages: int = 0
+    augment: bool = True
+    seed: int = 0
+    workers: int = 2
+    device: str | None = None
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "size": (self.size >= 32, "at least 32 pixels"),
+            "views": (self.views >= 1, "at least 1"),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_areas": (self.batch_areas >= 2, "at least 2, which batch normalisation needs"),
+            "learning_rate": (0.0 < self.learning_rate <= 1.0, "above 0 and at most 1"),
+            "weight_decay": (self.weight_decay >= 0.0, "0 or more"),
+            "dropout": (0.0 <= self.dropout < 1.0, "at least 0 and below 1"),
+            "patience": (self.patience >= 1, "at least 1"),
+            "frozen_stages": (0 <= self.frozen_stages <= 5, "between 0 and 5"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "workers": (self.workers >= 1, "at least 1"),
+            "checkpoint_seconds": (self.checkpoint_seconds >= 0.0, "0 or more"),
+        }
+        for setting, (holds, expected) in wanted.items():
+            if not holds:
+                raise InputError(f"imagewise setting {setting} = {getattr(self, setting)!r} must be {expected}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """What one epoch did. Losses are means over known labels; the validation ones are in squared normalised ranks.
+
+    `best` says whether this epoch's weights are the best so far; validation figures are NaN without validation areas.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_r2: float
+    learning_rate: float
+    seconds: float
+    best: bool
+
+
+class ImagewiseNetwork(nn.Module):
+    """Views (n, 3, H, W), normalised -> outputs before the sigmoid (n, indicators)."""
+
+    def __init__(self, backbone: Backbone, *, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone.module
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.feature_size, outputs)
+
+    def forward(self, views: Tensor) -> Tensor:
+        return self.head(self.dropout(self.backbone(views)))
+
+
+def pool_views(logits: Tensor, area: Tensor, *, areas: int) -> Tensor:
+    """Mean of the view outputs (n, k) within each area: (areas, k), `area` (n,) being 0..areas-1."""
+    sums = logits.new_zeros(areas, logits.shape[1]).index_add_(0, area, logits)
+    return sums / torch.bincount(area, minlength=areas).clamp(min=1)[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagewiseModel:
+    """A trained network and how to apply it. `layer` is the name GradCAM takes for the last spatial map."""
+
+    network: ImagewiseNetwork
+    backbone: Backbone
+    config: ImagewiseConfig
+    indicators: tuple[str, ...]
+    history: tuple[EpochRecord, ...] = ()
+
+    @property
+    def layer(self) -> str:
+        return f"backbone.{self.backbone.last_conv}"
+
+    def normalise(self, pixels: np.ndarray) -> Tensor:
+        """The network's input, float32 (n, 3, H, W) on the CPU, from decoded pixels uint8 (n, H, W, 3)."""
+        return normalise(torch.from_numpy(pixels), mean=self.backbone.mean, std=self.backbone.std)
+
+    def view_logits(self, pixels: np.ndarray, *, device: str = "cpu") -> np.ndarray:
+        """Outputs before the sigmoid, float32 (n, indicators), of decoded pixels uint8 (n, H, W, 3)."""
+        with torch.inference_mode(), mixed_precision(device):
+            views = normalise(to_device(pixels, device), mean=self.backbone.mean, std=self.backbone.std)
+            return self.network(views).float().cpu().numpy()
+
+    def _logits(self, images: pd.DataFrame) -> np.ndarray:
+        if images.empty:
+            raise MissingImages("there are 0 images to predict from, at least 1 was needed: run the image step first.")
+        device = pick_device(self.config.device)
+        self.network.to(device).eval()
+        batches = decode_batches(
+            [Path(path) for path in images["path"]],
+            size=self.config.size,
+            batch=self.config.batch_areas * self.config.views,
+            threads=self.config.workers,
+        )
+        return np.concatenate([self.view_logits(pixels, device=device) for pixels in batches])
+
+    def predict_views(self, images: pd.DataFrame) -> pd.DataFrame:
+        """Deprivation in [0, 1] a view: columns image_id, area_id and the indicators, rows as in `images`."""
+        frame = images[["image_id", "area_id"]].reset_index(drop=True)
+        frame[list(self.indicators)] = _sigmoid(self._logits(images))
+        return frame
+
+    def predict(self, images: pd.DataFrame) -> pd.DataFrame:
+        """Deprivation in [0, 1] an area: columns area_id (sorted) and the indicators.
+
+        `images` holds image_id, area_id, path; all views of an area count. Raises `InputError` for a file that is no
+        image, `MissingImages` for an empty table.
+        """
+        logits = pd.DataFrame(self._logits(images), columns=list(self.indicators))
+        pooled = logits.groupby(images["area_id"].to_numpy()).mean()
+        return _sigmoid(pooled).rename_axis("area_id").reset_index()
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> Path:
+        """Write the model directory; architecture, config, labels and training history are added to `card`."""
+        tensors = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        own = {
+            "architecture": _ARCHITECTURE,
+            "config": asdict(self.config),
+            "labels": describe_labels(self.indicators),
+            "history": [{k: _finite(v) for k, v in asdict(record).items()} for record in self.history],
+        }
+        return save_model(folder, tensors, {**card, **own})
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _sigmoid(logits: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def build(config: ImagewiseConfig, indicators: tuple[str, ...], *, weights: str | None = None) -> ImagewiseModel:
+    """A model before training: backbone as configured (or with other `weights`), head from the seed."""
+    backbone = load_backbone(config.backbone, weights=weights or config.weights, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ImagewiseNetwork(backbone, outputs=len(indicators), dropout=config.dropout)
+    return ImagewiseModel(network=network.eval(), backbone=backbone, config=config, indicators=indicators)
+
+
+def load_imagewise(folder: Path, *, device: str | None = None) -> ImagewiseModel:
+    """The model in a model directory, in eval mode, to be applied on `device`.
+
+    Raises `InputError` or `MissingWeights` as `load_model` does.
+    """
+    tensors, card = load_model(folder)
+    check_architecture(folder, card, _ARCHITECTURE)
+    config = ImagewiseConfig(**{**card["config"], "device": device})
+    model = build(config, tuple(card["labels"]), weights="none")
+    wanted = {name: list(tensor.shape) for name, tensor in model.network.state_dict().items()}
+    if wanted != card["tensors"]:
+        raise InputError(f"{folder}: its tensors are not those of {config.backbone}: save the model again.")
+    model.network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    return model

@@ -1,0 +1,374 @@
+"""The training loop of the image-wise model: sampling, augmentation, loss, schedule, early stopping, checkpoints.
+
+Every random draw of an epoch comes from (seed, epoch), and the learning rate is a function of the step alone, so a
+killed training that starts again from its checkpoint continues exactly and, on a CPU, ends with the same weights.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from urbanprint.errors import InputError, LeakingSplit, MissingImages
+from urbanprint.imagery.decoding import decode_many
+from urbanprint.models.backbones import normalise
+from urbanprint.models.embedding import mixed_precision, pick_device, to_device
+from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel, build, pool_views
+
+IN_MEMORY_BYTES = 2 * 2**30
+"""Decoded views above this size go to a memory-mapped file beside the checkpoint: 14,000 views at 224 px fit below."""
+
+_WARM_UP = 0.25  # share of the steps in which the learning rate rises
+_CLIP = 2.0  # largest norm of the gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """The areas of one part: their views' rows in the decoded array, and their labels (areas, indicators) with NaN."""
+
+    rows: list[np.ndarray]
+    labels: np.ndarray
+
+
+def augment(views: Tensor, generator: torch.Generator) -> Tensor:
+    """Jitter normalised views (n, 3, H, W), each on its own, the whole batch at once; same shape.
+
+    Crop of 80 to 100 % of each side, brightness, contrast and saturation within 20 %, one erased rectangle of up to
+    30 % of each side in half of the views. Never mirrored: the side of the road says where a picture was taken.
+    """
+    n, height, width = len(views), views.shape[2], views.shape[3]
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=generator) * (high - low) + low).to(views.device)
+
+    scale = uniform(0.8, 1.0)
+    theta = views.new_zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, :, 2] = uniform(-1.0, 1.0, 2) * (1.0 - scale)[:, None]
+    grid = functional.affine_grid(theta, [n, 3, height, width], align_corners=False)
+    jittered = functional.grid_sample(views, grid, padding_mode="border", align_corners=False)
+    grey = jittered.mean(dim=1, keepdim=True)
+    jittered = torch.lerp(grey, jittered, uniform(0.8, 1.2, 1, 1, 1))
+    jittered = jittered * uniform(0.8, 1.2, 1, 1, 1) + uniform(-0.2, 0.2, 1, 1, 1)
+
+    def inside(length: int) -> Tensor:
+        side = uniform(0.1, 0.3) * (uniform(0.0, 1.0) < math.sqrt(0.5))  # both sides > 0 in half of the views
+        start = uniform(0.0, 1.0) * (1.0 - side)
+        position = (torch.arange(length, device=views.device) + 0.5) / length
+        return (position >= start[:, None]) & (position < (start + side)[:, None])
+
+    erased = inside(height)[:, :, None] & inside(width)[:, None, :]
+    return jittered.masked_fill(erased[:, None], 0.0)
+
+
+def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with the normalised rank as a soft target, mean over the known labels (NaN = unknown).
+
+    Its gradient in the output is sigmoid(output) - label, which does not vanish at the ends as a squared error's does.
+    """
+    known = torch.isfinite(labels)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits.float(), torch.where(known, labels, 0.5), reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def learning_rate_at(progress: float, *, peak: float) -> float:
+    """One cycle over `progress` in [0, 1]: a linear rise to `peak`, then half a cosine down to a hundredth of it."""
+    if progress < _WARM_UP:
+        return peak * (0.05 + 0.95 * progress / _WARM_UP)
+    done = (progress - _WARM_UP) / (1.0 - _WARM_UP)
+    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def _check_split(
+    images: pd.DataFrame, labels: pd.DataFrame, *, train_areas: Sequence[str], validation_areas: Sequence[str]
+) -> None:
+    shared = sorted(set(train_areas) & set(validation_areas))
+    if shared:
+        raise LeakingSplit(f"{len(shared)} areas are in training and in validation: {', '.join(shared[:5])}.")
+    for part, areas in (("training", train_areas), ("validation", validation_areas)):
+        unlabelled = sorted(set(areas) - set(labels.index))
+        if unlabelled:
+            raise InputError(f"{len(unlabelled)} {part} areas have no row of labels: {', '.join(unlabelled[:5])}.")
+        unseen = sorted(set(areas) - set(images["area_id"]))
+        if unseen:
+            raise MissingImages(
+                f"{len(unseen)} {part} areas have 0 images and need at least 1: {', '.join(unseen[:5])}; "
+                f"leave them out or fetch their images."
+            )
+    if len(train_areas) < 2:
+        raise MissingImages(f"{len(train_areas)} training areas are too few to train on: at least 2 are needed.")
+    unknown = labels.columns[labels.loc[list(train_areas)].isna().all()]
+    if len(unknown):
+        raise InputError(f"indicator {unknown[0]!r} is known in no training area: leave it out.")
+
+
+@contextmanager
+def _decoded(images: pd.DataFrame, *, config: ImagewiseConfig, spill: Path) -> Iterator[np.ndarray]:
+    """All views decoded once, uint8 (n, size, size, 3), in memory or in the memory-mapped file `spill`."""
+    shape = (len(images), config.size, config.size, 3)
+    fits = math.prod(shape) <= IN_MEMORY_BYTES
+    out = None if fits else np.lib.format.open_memmap(spill, mode="w+", dtype=np.uint8, shape=shape)
+    paths = [Path(path) for path in images["path"]]
+    try:
+        yield decode_many(paths, size=config.size, threads=config.workers, out=out)
+    finally:
+        spill.unlink(missing_ok=True)
+
+
+def _split(images: pd.DataFrame, labels: pd.DataFrame, areas: Sequence[str]) -> _Split:
+    rows = {str(area): np.asarray(positions) for area, positions in images.groupby("area_id").indices.items()}
+    return _Split(rows=[rows[area] for area in areas], labels=labels.loc[list(areas)].to_numpy(dtype=np.float32).copy())
+
+
+def _freeze(model: ImagewiseModel) -> list[nn.Module]:
+    """Stop the gradients of the stages the config freezes and return them, to be kept in eval mode."""
+    if model.config.frozen_stages == 0:
+        return []
+    coarsest = 2**model.config.frozen_stages
+    frozen = [
+        model.backbone.module.get_submodule(name)
+        for name, stride in model.backbone.strides.items()
+        if stride <= coarsest
+    ]
+    for stage in frozen:
+        stage.requires_grad_(False)
+    return frozen
+
+
+def _start_at_the_mean(model: ImagewiseModel, labels: np.ndarray) -> None:
+    """Let the untrained network predict each indicator's mean: epochs then go into what differs between views."""
+    mean = torch.from_numpy(np.nanmean(labels, axis=0)).clamp(0.01, 0.99)
+    with torch.no_grad():
+        model.network.head.weight.mul_(0.1)
+        model.network.head.bias.copy_(torch.logit(mean))
+
+
+def _optimiser(network: nn.Module, config: ImagewiseConfig) -> torch.optim.AdamW:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and normalisation
+        ],
+        lr=config.learning_rate,
+        fused=True,
+    )
+
+
+def _batches(
+    split: _Split, pixels: np.ndarray, *, config: ImagewiseConfig, epoch: int, device: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(pixels (n, H, W, 3), area of each view (n,), labels (areas, k)) on the device, one batch read ahead."""
+    draw = np.random.default_rng([config.seed, epoch])
+    count = max(1, round(len(split.rows) / config.batch_areas))
+
+    def batch(areas: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        views = [
+            split.rows[a] if len(split.rows[a]) <= config.views else draw.choice(split.rows[a], config.views, False)
+            for a in areas
+        ]
+        area = np.repeat(np.arange(len(areas)), [len(rows) for rows in views])
+        parts = (pixels[np.concatenate(views)], area, split.labels[areas])
+        return to_device(parts[0], device), to_device(parts[1], device), to_device(parts[2], device)
+
+    batches = np.array_split(draw.permutation(len(split.rows)), count)
+    with ThreadPoolExecutor(1) as pool:  # one thread, so that the draws keep their order
+        ahead = pool.submit(batch, batches[0])
+        for areas in batches[1:]:
+            ready = ahead.result()
+            ahead = pool.submit(batch, areas)
+            yield ready
+        yield ahead.result()
+
+
+def _epoch_seed(config: ImagewiseConfig, epoch: int) -> int:
+    return int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
+
+
+def _train_epoch(
+    model: ImagewiseModel,
+    optimiser: torch.optim.AdamW,
+    frozen: list[nn.Module],
+    split: _Split,
+    pixels: np.ndarray,
+    *,
+    epoch: int,
+    device: str,
+) -> float:
+    config, network = model.config, model.network.train()
+    for stage in frozen:
+        stage.eval()
+    generator = torch.Generator().manual_seed(_epoch_seed(config, epoch))
+    losses: list[Tensor] = []
+    steps = max(1, round(len(split.rows) / config.batch_areas))
+    for step, (raw, area, labels) in enumerate(_batches(split, pixels, config=config, epoch=epoch, device=device)):
+        rate = learning_rate_at((epoch + (step + 0.5) / steps) / config.epochs, peak=config.learning_rate)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        views = normalise(raw, mean=model.backbone.mean, std=model.backbone.std)
+        if config.augment:
+            views = augment(views, generator).contiguous(memory_format=torch.channels_last)
+        with mixed_precision(device):
+            logits = network(views)
+            pooled = pool_views(logits, area, areas=len(labels))
+        # The views' own loss gives every picture a gradient; the pooled one is what is scored.
+        loss = 0.5 * masked_loss(pooled, labels) + 0.5 * masked_loss(logits, labels[area])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
+        optimiser.step()
+        losses.append(loss.detach())
+    network.eval()
+    return float(torch.stack(losses).mean())
+
+
+def _validate(model: ImagewiseModel, split: _Split, pixels: np.ndarray, *, device: str) -> tuple[float, float]:
+    """Squared error and R2 of the pooled predictions, the mean over indicators; NaN without validation areas."""
+    if not split.rows:
+        return math.nan, math.nan
+    rows = np.concatenate(split.rows)
+    size = model.config.batch_areas * model.config.views
+    logits = np.concatenate(
+        [model.view_logits(pixels[rows[i : i + size]], device=device) for i in range(0, len(rows), size)]
+    )
+    starts = np.cumsum([0] + [len(views) for views in split.rows[:-1]])
+    pooled = np.add.reduceat(logits, starts) / np.array([len(views) for views in split.rows])[:, None]
+    error = (1.0 / (1.0 + np.exp(-pooled)) - split.labels) ** 2
+    spread = (split.labels - np.nanmean(split.labels, axis=0)) ** 2
+    known = np.isfinite(split.labels).any(axis=0)
+    r2 = 1.0 - np.nansum(error, axis=0)[known] / np.maximum(np.nansum(spread, axis=0)[known], 1e-12)
+    return float(np.nanmean(error)), float(r2.mean())
+
+
+def _fingerprint(images: pd.DataFrame, labels: pd.DataFrame, config: ImagewiseConfig, parts: list[list[str]]) -> str:
+    """What makes two trainings the same; where and with how many threads is not part of it."""
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in ("workers", "device", "checkpoint_seconds")
+    }
+    text = json.dumps([settings, parts, images[["image_id", "area_id"]].to_numpy().tolist(), list(labels.columns)])
+    return hashlib.sha256(text.encode() + labels.to_numpy(dtype=np.float64).tobytes()).hexdigest()
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _may_improve(history: list[EpochRecord], patience: int) -> bool:
+    return not history or any(record.best for record in history[-patience:])
+
+
+def _state(fingerprint: str, history: list[EpochRecord], *, best: dict[str, Tensor], finished: bool) -> dict[str, Any]:
+    records = [asdict(record) for record in history]
+    return {"fingerprint": fingerprint, "history": records, "best": best, "finished": finished}
+
+
+def _write(checkpoint: Path, state: dict[str, Any]) -> None:
+    beside = checkpoint.with_name(f".{checkpoint.name}.part")
+    torch.save(state, beside)
+    beside.replace(checkpoint)
+
+
+def _read(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The state to resume from; None where there is none, or it belongs to another training, which starts anew."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise InputError(f"checkpoint {checkpoint} is damaged ({type(error).__name__}): delete it.") from error
+    return state if state["fingerprint"] == fingerprint else None
+
+
+def train(
+    images: pd.DataFrame,
+    labels: pd.DataFrame,
+    *,
+    train_areas: Sequence[str],
+    validation_areas: Sequence[str],
+    config: ImagewiseConfig,
+    checkpoint: Path,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> ImagewiseModel:
+    """Train on `train_areas`, keep the epoch with the least squared error on `validation_areas`, stop when it rises.
+
+    `images` holds image_id, area_id, path; `labels` is indexed by area_id, a column an indicator, normalised ranks in
+    [0, 1] with NaN where unknown. Without validation areas every epoch runs and the last one is kept. `on_epoch` is
+    called after each epoch, and first once for each epoch a resumed checkpoint already holds.
+
+    The file `checkpoint` stays when training is done, so that asking for the same training again returns at once;
+    one of another training is overwritten.
+
+    Raises `LeakingSplit` for an area in both parts, `MissingImages` for one without images, `InputError` for one
+    without labels, an indicator nobody has, a file that is no image or a damaged checkpoint.
+    """
+    parts = [list(train_areas), list(validation_areas)]
+    _check_split(images, labels, train_areas=parts[0], validation_areas=parts[1])
+    images = images[images["area_id"].isin(parts[0] + parts[1])].sort_values("image_id").reset_index(drop=True)
+    labels = labels.loc[parts[0] + parts[1]]
+    device = pick_device(config.device)
+    fingerprint = _fingerprint(images, labels, config, parts)
+    state = _read(checkpoint, fingerprint)
+
+    model = build(config, tuple(labels.columns), weights=None if state is None else "none")
+    network = model.network.to(device).to(memory_format=torch.channels_last)
+    history = [] if state is None else [EpochRecord(**record) for record in state["history"]]
+    for record in history if on_epoch else ():
+        on_epoch(record)  # type: ignore[misc]
+    if state is not None and state["finished"]:
+        network.load_state_dict(state["best"])
+        return replace(model, history=tuple(history))
+
+    training, validation = (_split(images, labels, areas) for areas in parts)
+    frozen = _freeze(model)
+    optimiser = _optimiser(network, config)
+    if state is None:
+        _start_at_the_mean(model, training.labels)
+        best = _copy(network)
+    else:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        best = state["best"]
+
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with _decoded(images, config=config, spill=checkpoint.with_name(f".{checkpoint.name}.views")) as pixels:
+        written = time.monotonic()
+        while len(history) < config.epochs and _may_improve(history, config.patience):
+            epoch, started = len(history), time.monotonic()
+            loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
+            error, r2 = _validate(model, validation, pixels, device=device)
+            improved = not error >= min((record.validation_loss for record in history), default=math.inf)
+            record = EpochRecord(
+                epoch=epoch,
+                train_loss=loss,
+                validation_loss=error,
+                validation_r2=r2,
+                learning_rate=optimiser.param_groups[0]["lr"],
+                seconds=time.monotonic() - started,
+                best=improved,
+            )
+            history.append(record)
+            best = _copy(network) if improved else best
+            if time.monotonic() - written >= config.checkpoint_seconds:
+                progress = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+                _write(checkpoint, _state(fingerprint, history, best=best, finished=False) | progress)
+                written = time.monotonic()
+            if on_epoch is not None:
+                on_epoch(record)
+    network.load_state_dict(best)
+    _write(checkpoint, _state(fingerprint, history, best=best, finished=True))
+    return replace(model, history=tuple(history))
