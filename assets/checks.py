@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Partitioned checks are marked as a preview in this version of Dagster; the alternative loads every city.
-warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning)
+warnings.filterwarnings("ignore", message="Specifying a partitions_def on", category=dg.PreviewWarning)
 
 NATIONAL = {f"{publisher}_{table}" for publisher in PUBLISHERS for table in ("deprivation", "areas")}
 SCHEMAS = {

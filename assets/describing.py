@@ -5,10 +5,14 @@ content, so that what is downstream is rebuilt only when something changed.
 """
 
 import base64
+import warnings
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+
+# Data versions are marked as beta in this version of Dagster; without them everything downstream looks stale.
+warnings.filterwarnings("ignore", message="Parameter `data_version` of", category=dg.BetaWarning)
 
 OWNERS = ["team:urbanprint"]
 _PREVIEW_ROWS = 8

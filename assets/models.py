@@ -111,6 +111,8 @@ def imagewise_model(
 
     An interrupted training resumes at its last checkpoint; a fold trained on the same data is not trained again.
     """
+    from dataclasses import asdict
+
     from urbanprint.evaluation.crossfit import cross_fit
     from urbanprint.imagery.store import ImageStore
     from urbanprint.maps import figures
@@ -143,9 +145,7 @@ def imagewise_model(
                 on_model=lambda split, model: model.save(
                     folder / "folds" / f"{split.kind}-{split.fold}", _card(city, {}, folds, images, None)
                 ),
-                on_epoch=lambda split, epoch: run.metrics(
-                    epoch.metrics(f"{split.kind}-{split.fold}"), step=epoch.epoch
-                ),
+                on_epoch=lambda split, epoch: _log_epoch(run, f"{split.kind}-{split.fold}", epoch),
             ),
             model="imagewise",
             images=images,
@@ -158,7 +158,8 @@ def imagewise_model(
         model = train_on_all(images, labels, folds, config=config, checkpoint=folder / "checkpoints" / "all.pt")
         for epoch in model.history:
             _log_epoch(run, "all", epoch)
-        curves = figures.training_curves(model.history)
+        history = pd.DataFrame([asdict(epoch) for epoch in model.history])
+        curves = figures.training_curves(history[["epoch", "train_loss", "validation_loss", "validation_r2"]])
         run.file("figures/training_curves.png", curves)
         scores = _scored(predictions, baseline_predictions, folds, city)
         saved = model.save(folder / "imagewise", _card(city, {}, folds, images, scores))

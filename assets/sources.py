@@ -5,6 +5,7 @@ through the same protocols. A file is asked for with its ETag and downloaded onl
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import geopandas as gpd
@@ -85,7 +86,7 @@ def _fetched(
     what: str,
     workspace: Workspace,
     addresses: Addresses,
-) -> Iterator[tuple[Edition, "object", str]]:
+) -> Iterator[tuple[Edition, Path, str]]:
     """Yield each edition with the local path of its file, unpacked, and the SHA-256 of what was fetched."""
     from urbanprint.errors import CatalogueError
     from urbanprint.sources.archives import unpack
@@ -100,8 +101,7 @@ def _fetched(
             sha256=edition.deprivation_sha256 if what == "deprivation" else None,
         )
         context.log.info(f"{edition.key}: {file.path.name} {'is new' if file.changed else 'has not changed'}")
-        zipped = file.path.suffix == ".zip"
-        yield edition, unpack(file.path, folder=workspace.downloads / "unpacked") if zipped else file.path, file.sha256
+        yield edition, unpack(file.path, folder=workspace.downloads / "unpacked"), file.sha256
 
 
 SOURCES = [make(publisher) for publisher in PUBLISHERS for make in (_deprivation, _boundaries)]

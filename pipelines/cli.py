@@ -158,10 +158,11 @@ class _Graph:
         import dagster as dg
 
         os.environ[CATALOGUE_VARIABLE] = str(find_catalogue(catalogue.path).resolve())
+        from pipelines.console import terminal
         from pipelines.definitions import build_defs
         from resources.workspace import Workspace, default_home
 
-        self._defs = build_defs()
+        self._defs = build_defs(loggers={"console": terminal})
         self._workspace = Workspace(home=str(default_home()))
         self._instance = dg.DagsterInstance.get()
 
@@ -209,6 +210,7 @@ class _Graph:
             instance=self._instance,
             partition_key=partition,
             asset_selection=[dg.AssetKey(name) for name in only] if only else None,
+            run_config={"loggers": {"console": {}}},
             raise_on_error=False,
         )
         if not result.success:

@@ -21,7 +21,11 @@ from resources.workspace import Workspace, default_home
 
 
 def build_defs(
-    *, home: Path | None = None, catalogue: Path | None = None, resources: Mapping[str, Any] | None = None
+    *,
+    home: Path | None = None,
+    catalogue: Path | None = None,
+    resources: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Return the definitions over the folder `home` and the `catalogue`; `resources` replaces resources by name."""
     assets = [
@@ -35,6 +39,7 @@ def build_defs(
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,
         resources={**build_resources(home=home, catalogue=catalogue), **(resources or {})},
+        loggers=loggers,
         # One process a run: a process for each of twenty short steps would cost minutes of imports.
         executor=dg.in_process_executor,
     )

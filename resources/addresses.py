@@ -11,6 +11,9 @@ from urbanprint.catalogue import SIMULATION_SCHEME
 SIMULATION_TOKEN = "simulation-token"  # not a secret: the embedded server is on this machine and serves only drawings
 
 
+_PORT = 8743  # the same from run to run, so that addresses an earlier run was given still answer
+
+
 class Addresses(dg.ConfigurableResource):
     """Turns a catalogue's addresses into ones that can be asked."""
 
@@ -25,9 +28,11 @@ class Addresses(dg.ConfigurableResource):
             if self._server is None:
                 from urbanprint.simulation.server import SimulationServer
 
-                server = SimulationServer(token=SIMULATION_TOKEN)
-                server.__enter__()
-                self._server = server
+                try:
+                    self._server = SimulationServer(token=SIMULATION_TOKEN, port=_PORT).__enter__()
+                except OSError:
+                    # Taken, most likely by another run of a simulated city: any free port serves as well.
+                    self._server = SimulationServer(token=SIMULATION_TOKEN).__enter__()
         return str(self._server.url).rstrip("/") + "/" + address.removeprefix(SIMULATION_SCHEME).lstrip("/")
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002

@@ -47,7 +47,7 @@ def cross_fit(
                 f"{model} predicted nothing for {len(absent)} areas of {split.kind} fold {split.fold}, "
                 f"{min(absent)} among them: every area of the folds needs at least one image"
             )
-        predicted = predicted.loc[list(split.test), list(indicators)]
+        predicted = predicted.loc[list(split.test), list(indicators)].astype(float)
         part = (
             predicted.rename_axis("area_id").reset_index().melt("area_id", var_name="indicator", value_name="predicted")
         )

@@ -3,19 +3,20 @@
 import io
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from urbanprint.explanation.gradcam import common_limit, for_display, upsample
 
-COLOURS = "RdBu_r"
+COLOURS = LinearSegmentedColormap.from_list("lowers_raises", ["#1f5fa8", "#8fbcdd", "#f7f7f7", "#f0a07c", "#b81d2e"])
 """Diverging and readable with colour blindness: red raises predicted deprivation, blue lowers it, white is neutral."""
 
+_LOWERS, _RAISES = (255.0 * np.array(COLOURS(end)[:3]) for end in (0.0, 1.0))
 _OBSERVED, _PREDICTED, _INK = "#1b1b1b", "#d1741f", "#333333"
 
 
@@ -27,9 +28,9 @@ def overlay(photograph: np.ndarray, raw_map: np.ndarray, limit: float) -> np.nda
     """
     height, width = photograph.shape[:2]
     scaled = for_display(upsample(raw_map[None], height, width), limit=limit)[0]
-    tint = mpl.colormaps[COLOURS](0.5 + 0.5 * np.sign(scaled) * np.sqrt(np.abs(scaled)))[..., :3] * 255.0
+    tint = np.where(scaled[..., None] > 0.0, _RAISES, _LOWERS)
     grey = (photograph @ np.array([0.299, 0.587, 0.114]))[..., None]
-    strength = 0.65 * np.sqrt(np.abs(scaled))[..., None]
+    strength = 0.75 * np.abs(scaled)[..., None]  # and not all of it: the cue below the tint has to stay visible
     return np.round((1.0 - strength) * grey + strength * tint).astype(np.uint8)
 
 
@@ -85,16 +86,20 @@ def panel(
     return buffer.getvalue()
 
 
-def _dots(axis: mpl.axes.Axes, *, observed: float, predicted: float, label: str, last: bool) -> None:
+def _dots(axis: Axes, *, observed: float, predicted: float, label: str, last: bool) -> None:
     """Observed and predicted on one line from the least to the most deprived."""
     axis.set(xlim=(-0.06, 1.06), ylim=(-1.0, 1.0), yticks=[], xticks=[0.0, 0.5, 1.0])
     axis.axhline(0.0, color="#d9d9d9", linewidth=5, solid_capstyle="round", zorder=0)
     if np.isfinite(observed):
         axis.plot([observed, predicted], [0.0, 0.0], color="#9a9a9a", linewidth=1.5, zorder=1)
         axis.plot(observed, 0.0, "o", color=_OBSERVED, markersize=9, zorder=2)
-        axis.text(observed, 0.3, f"observed {observed:.2f}", ha="center", fontsize=8.5, color=_OBSERVED)
+        axis.text(
+            np.clip(observed, 0.13, 0.87), 0.3, f"observed {observed:.2f}", ha="center", fontsize=8.5, color=_OBSERVED
+        )
     axis.plot(predicted, 0.0, "o", color=_PREDICTED, markersize=9, zorder=3)
-    axis.text(predicted, -0.48, f"predicted {predicted:.2f}", ha="center", fontsize=8.5, color=_PREDICTED)
+    axis.text(
+        np.clip(predicted, 0.13, 0.87), -0.48, f"predicted {predicted:.2f}", ha="center", fontsize=8.5, color=_PREDICTED
+    )
     axis.spines[:].set_visible(False)
     axis.tick_params(labelsize=8, length=0, colors=_INK, labelbottom=last)
     if last:

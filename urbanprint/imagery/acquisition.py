@@ -16,6 +16,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from PIL import Image, UnidentifiedImageError
 
 from urbanprint.areas import assign
@@ -178,11 +179,13 @@ class _Run:
 
     def _search(self, area_id: str) -> None:
         records = list(self._source.find(self._shapes[area_id]))
-        lies_in = assign(
-            np.array([record.longitude for record in records]),
-            np.array([record.latitude for record in records]),
-            self._areas,
-        )
+        longitudes = np.array([record.longitude for record in records])
+        latitudes = np.array([record.latitude for record in records])
+        near: gpd.GeoDataFrame = self._areas.iloc[:0]
+        if records:
+            around = shapely.box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max())
+            near = self._areas.iloc[self._areas.sindex.query(around)]
+        lies_in = assign(longitudes, latitudes, near)
         self._ledger.record_search(
             area_id,
             self._source.request_key,

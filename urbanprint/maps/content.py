@@ -94,7 +94,6 @@ def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds:
         [
             difference(predictions, model, baseline, folds=folds, seed=city.evaluation.seed)
             for baseline in BASELINES
-            if baseline != "mean"
         ],
         ignore_index=True,
     )

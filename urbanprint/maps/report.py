@@ -46,7 +46,7 @@ LIMITS: tuple[str, ...] = (
 """What the map is not for."""
 
 GRADCAM_CAPTION = (
-    "How to read it: orange parts raised the predicted deprivation of this view, purple parts lowered it, and the "
+    "How to read it: red parts raised the predicted deprivation of this view, blue parts lowered it, and the "
     "scale is the same for all views. It shows what the model used, not why an area is deprived."
 )
 

@@ -114,7 +114,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as weights ({type(error).__name__}): give a .safetensors file, or a .pth file "
             f"that holds a state dict of tensors and nothing else."

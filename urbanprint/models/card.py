@@ -119,7 +119,6 @@ def load_model(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def check_architecture(folder: Path, card: Mapping[str, Any], architecture: str) -> None:
     """Raise `InputError` where the model in `folder` is of another kind than its reader."""
-    if card["architecture"] != architecture:
-        raise InputError(
-            f"{folder} holds a model of kind {card['architecture']!r}, where {architecture!r} is expected."
-        )
+    kind = card["architecture"]
+    if kind != architecture:
+        raise InputError(f"{folder} holds a model of kind {kind!r}, where {architecture!r} is expected: name another.")

@@ -66,28 +66,30 @@ def load_probe(folder: Path) -> Probe:
 
 
 def _ridge_path(features: np.ndarray, labels: np.ndarray, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (alphas, d) and intercepts (alphas,) on raw features for every penalty, from one decomposition.
+    """Ridge on standardised features for every penalty and each column of labels (n, k), from one decomposition.
 
-    With standardised X = U S V', the ridge solution is V diag(s / (s^2 + alpha)) U'y (Hastie et al., 2009, eq. 3.47).
+    Returns coefficients (alphas, k, d) and intercepts (alphas, k), both for raw features. With standardised X = U S V',
+    the solution is V diag(s / (s^2 + alpha)) U'y (Hastie, Tibshirani and Friedman, 2009, eq. 3.47).
     """
     centre, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0.0] = 1.0  # a constant feature carries nothing and gets a coefficient of 0
     u, s, vt = np.linalg.svd((features - centre) / spread, full_matrices=False)
-    shrunk = s / (s**2 + alphas[:, None]) * (u.T @ (labels - labels.mean()))
+    mean = labels.mean(axis=0)
+    shrunk = s / (s**2 + alphas[:, None, None]) * ((labels - mean).T @ u)
     coefficients = shrunk @ vt / spread
-    return coefficients, labels.mean() - coefficients @ centre
+    return coefficients, mean - coefficients @ centre
 
 
-def _fit_indicator(
+def _chosen(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, alphas: np.ndarray, folds: int
-) -> tuple[np.ndarray, float, float]:
-    squared_error = np.zeros(len(alphas))
+) -> np.ndarray:
+    """The penalty (k,) with the least squared error over all held-out rows of the grouped inner folds."""
+    squared_error = np.zeros((len(alphas), labels.shape[1]))
     for train, test in GroupKFold(n_splits=min(folds, len(np.unique(groups)))).split(features, groups=groups):
         coefficients, intercepts = _ridge_path(features[train], labels[train], alphas)
-        squared_error += ((features[test] @ coefficients.T + intercepts - labels[test, None]) ** 2).sum(axis=0)
-    chosen = alphas[np.argmin(squared_error)]
-    coefficients, intercepts = _ridge_path(features, labels, np.array([chosen]))
-    return coefficients[0], float(intercepts[0]), float(chosen)
+        predicted = np.einsum("nd,akd->nak", features[test], coefficients, optimize=True) + intercepts
+        squared_error += ((predicted - labels[test, None, :]) ** 2).sum(axis=0)
+    return alphas[squared_error.argmin(axis=0)]
 
 
 def fit_probe(
@@ -109,20 +111,24 @@ def fit_probe(
     x, together = np.asarray(features, dtype=np.float64), np.asarray(groups, dtype=str)
     if not len(x) == len(labels) == len(together):
         raise ValueError(f"features, labels and groups have {len(x)}, {len(labels)} and {len(together)} rows")
-    fitted = []
-    for indicator in labels.columns:
-        y = labels[indicator].to_numpy(dtype=np.float64)
-        known = np.isfinite(y)
-        if len(np.unique(together[known])) < 2:
+    y = labels.to_numpy(dtype=np.float64)
+    known = np.isfinite(y)
+    for column, indicator in enumerate(labels.columns):
+        if len(np.unique(together[known[:, column]])) < 2:
             raise InputError(
-                f"indicator {indicator!r} is known in {known.sum()} areas of fewer than two groups, too few to choose "
-                f"a penalty: leave it out, or sample more areas."
+                f"indicator {indicator!r} is known in {known[:, column].sum()} areas of fewer than two groups, too few "
+                f"to choose a penalty: leave it out, or sample more areas."
             )
-        fitted.append(_fit_indicator(x[known], y[known], together[known], alphas=np.asarray(alphas), folds=folds))
-    coefficients, intercepts, chosen = zip(*fitted, strict=True)
-    return Probe(
-        indicators=tuple(labels.columns),
-        coefficients=np.stack(coefficients),
-        intercepts=np.array(intercepts),
-        alphas=np.array(chosen),
-    )
+    coefficients, intercepts = np.empty((y.shape[1], x.shape[1])), np.empty(y.shape[1])
+    chosen = np.empty(y.shape[1])
+    # Indicators known in the same areas share one decomposition a fold: 8 times faster for the eight of England.
+    patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
+    for number, rows in enumerate(patterns.T):
+        columns = np.flatnonzero(pattern_of == number)
+        fx, fy = x[rows], y[np.ix_(rows, columns)]
+        chosen[columns] = _chosen(fx, fy, together[rows], alphas=np.asarray(alphas), folds=folds)
+        for alpha in np.unique(chosen[columns]):
+            at = columns[chosen[columns] == alpha]
+            slope, offset = _ridge_path(fx, y[np.ix_(rows, at)], np.array([alpha]))
+            coefficients[at], intercepts[at] = slope[0], offset[0]
+    return Probe(indicators=tuple(labels.columns), coefficients=coefficients, intercepts=intercepts, alphas=chosen)

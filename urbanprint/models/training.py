@@ -289,7 +289,7 @@ def _read(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except (RuntimeError, EOFError, UnpicklingError, LookupError, ValueError) as error:
         raise InputError(f"checkpoint {checkpoint} is damaged ({type(error).__name__}): delete it.") from error
     return state if state["fingerprint"] == fingerprint else None
 
@@ -349,7 +349,9 @@ def train(
         written = time.monotonic()
         while len(history) < config.epochs and _may_improve(history, config.patience):
             epoch, started = len(history), time.monotonic()
-            loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
+            with torch.random.fork_rng():  # dropout draws from the global generator alone
+                torch.manual_seed(_epoch_seed(config, epoch))
+                loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
             error, r2 = _validate(model, validation, pixels, device=device)
             improved = not error >= min((record.validation_loss for record in history), default=math.inf)
             record = EpochRecord(

@@ -7,7 +7,7 @@ are written by the same stroke (class in the alpha channel of the canvas), so th
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,14 +47,24 @@ _FLOOR_M = 2.9
 _SCALE = 2  # drawn at twice the size, then reduced: that is the antialiasing
 _GOLDEN = 0.6180339887498949
 _CAR_COLOURS = ((196, 200, 205), (36, 40, 46), (120, 128, 138), (32, 62, 118), (150, 28, 34), (228, 230, 230))
-_LITTER_COLOURS = ((244, 244, 240), (214, 54, 48), (58, 112, 196), (240, 196, 60), (26, 28, 32), (26, 28, 32))
+_SCRAP_COLOURS = ((244, 244, 240), (244, 244, 240), (214, 54, 48), (58, 112, 196), (240, 196, 60))
+_TREE_SLOTS_M = (13.0, 21.0, 31.0, 10.0, 44.0, 60.0)
+
+_SACK = (
+    *((-1.0, 0.0), (-1.05, 0.5), (-0.7, 1.05), (-0.15, 1.3), (-0.25, 1.65)),
+    *((0.25, 1.65), (0.15, 1.3), (0.7, 1.0), (1.05, 0.45), (0.95, 0.0)),
+)
+# What the streams of `_Street._spread` decide.
+_SHUTTERS, _SHOPS, _BOARDS, _PANES, _HEDGES, _CARS = range(6)
+_CIRCLE = tuple((float(np.cos(a)), float(np.sin(a))) for a in np.linspace(0, 2 * np.pi, 12, endpoint=False))
 
 Colour = tuple[float, float, float]
+_Stroke = Callable[[float, int, np.ndarray], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """`pixels` uint8 (height, width, 3) RGB; `mask` uint8 (height, width), index into CLASSES; objects drawn by class."""
+    """`pixels` uint8 (height, width, 3), RGB; `mask` uint8 (height, width), index into CLASSES; `counts` of objects."""
 
     pixels: np.ndarray
     mask: np.ndarray
@@ -85,8 +95,8 @@ def jpeg(scene: Scene, quality: int = 85) -> bytes:
 class _Canvas:
     """Strokes in world coordinates on an image whose alpha channel holds the class."""
 
-    def __init__(self, sky: np.ndarray, *, vanishing: tuple[float, float], focal: float, haze: Colour) -> None:
-        self.image = Image.fromarray(sky)
+    def __init__(self, sky: Image.Image, *, vanishing: tuple[float, float], focal: float, haze: Colour) -> None:
+        self.image = sky
         self.pen = ImageDraw.Draw(self.image)
         self.vx, self.vy = vanishing
         self.focal = focal
@@ -96,13 +106,18 @@ class _Canvas:
         scale = self.focal / z
         return self.vx + scale * x, self.vy + scale * (_CAMERA_M - y)
 
-    def ink(self, colour: Sequence[float], z: float, name: str, light: float = 1.0) -> tuple[int, int, int, int]:
+    def ink(self, colour: Colour, z: float, name: str, light: float = 1.0) -> tuple[int, int, int, int]:
         """`colour` under `light`, faded towards the sky with the distance `z`."""
-        haze = z / (z + 130.0)
-        haze *= haze * 1.6
-        keep = (1 - haze) * light
-        red, green, blue = (min(255, int(c * keep + h * haze)) for c, h in zip(colour, self.haze, strict=True))
-        return red, green, blue, _INDEX[name]
+        far = 1.6 * (z / (z + 130.0)) ** 2
+        keep = (1 - far) * light
+        red, green, blue = colour
+        haze = self.haze
+        return (
+            min(255, int(red * keep + haze[0] * far)),
+            min(255, int(green * keep + haze[1] * far)),
+            min(255, int(blue * keep + haze[2] * far)),
+            _INDEX[name],
+        )
 
     def wall(self, x: float, z: tuple[float, float], y: tuple[float, float], ink: tuple[int, ...]) -> None:
         """A rectangle in a plane along the street."""
@@ -126,10 +141,14 @@ class _Canvas:
         near, far = self.focal / z[0], self.focal / z[1]
         low, high = self.vy + near * (_CAMERA_M - y), self.vy + far * (_CAMERA_M - y)
         vx = self.vx
-        self.pen.polygon((vx + near * x[0], low, vx + near * x[1], low, vx + far * x[1], high, vx + far * x[0], high), ink)
+        corners = (vx + near * x[0], low, vx + near * x[1], low, vx + far * x[1], high, vx + far * x[0], high)
+        self.pen.polygon(corners, ink)
 
     def shape(self, corners: Iterable[tuple[float, float, float]], ink: tuple[int, ...]) -> None:
         self.pen.polygon([self.at(*corner) for corner in corners], ink)
+
+    def wheel(self, x: float, z: float, radius: float, ink: tuple[int, ...]) -> None:
+        self.shape(((x, 0.34 + radius * dy, z + radius * dz) for dz, dy in _CIRCLE), ink)
 
     def disc(self, x: float, y: float, z: float, radius: float, ink: tuple[int, ...], squash: float = 1.0) -> None:
         cx, cy = self.at(x, y, z)
@@ -150,18 +169,23 @@ class _Street:
         cues = (view.vegetation, view.litter, view.shutters, view.boarded, view.decay, view.cars)
         self.vegetation, self.litter, self.shutters, self.boarded, self.decay, self.cars = map(float, ndtr(cues))
         self.counts: Counter[str] = Counter()
-        self.vanishing = (width * rng.uniform(0.42, 0.56), height * (view.style.horizon + rng.uniform(-0.015, 0.015)))
+        # The street itself is the area's: its views stand a few metres apart in it, as those of one drive do.
+        plan = np.random.default_rng(view.style.plan)
+        across, horizon = plan.uniform(0.42, 0.56) + rng.uniform(-0.012, 0.012), rng.uniform(-0.008, 0.008)
+        self.vanishing = (width * across, height * (view.style.horizon + horizon))
         self.focal = 0.75 * width
-        self.kerb = {-1: -rng.uniform(3.1, 3.7), 1: rng.uniform(5.0, 5.9)}
-        pavement = rng.uniform(2.1, 2.7)
+        self.kerb = {-1: -plan.uniform(3.1, 3.7), 1: plan.uniform(5.0, 5.9)}
+        pavement = plan.uniform(2.1, 2.7)
         self.walls = {side: self.kerb[side] + side * (pavement + view.style.setback) for side in (-1, 1)}
         self.path = {side: self.kerb[side] + side * pavement for side in (-1, 1)}
-        bright = int(rng.integers(2)) * 2 - 1
-        self.light = {bright: 1.06, -bright: 0.80}
-        self.wall_colours = [_rgb(view.style.wall), _rgb(view.style.wall_second)]
+        self.bright = int(plan.integers(2)) * 2 - 1  # the sunny side
+        self.light = {self.bright: 1.06, -self.bright: 0.82}
+        self.phase = plan.random(6)
+        self.luck = plan.random((128, 48))  # a row an object: its colour, shape and place
+        self.plan = plan
+        self.ahead = rng.uniform(-0.7, 0.7)  # metres along the street
         # Neglect dulls paint: colours move towards a sooty grey.
-        self.dull = 0.55 * self.decay
-        self.phase = rng.random(8)
+        self.dull = 0.45 * self.decay
         sky = self._sky(view.style)
         self.canvas = _Canvas(
             sky,
@@ -186,20 +210,18 @@ class _Street:
         """Evenly spread numbers in [0, 1): a share p of the units has a value below p, with little sampling noise."""
         return (self.phase[stream] + index * _GOLDEN) % 1.0
 
-    def _sky(self, style: Style) -> np.ndarray:
-        width, height = self.size[0] * _SCALE, self.size[1] * _SCALE
-        down = np.clip(np.arange(height, dtype=np.float32) / (self.vanishing[1] * _SCALE), 0, 1)[:, None, None]
-        top, low = np.array(_rgb(style.sky_top), np.float32), np.array(_rgb(style.sky_low), np.float32)
-        clouds = _cloud_field()
-        row, column = self.rng.integers(0, 256, 2)
-        # Drawn small and enlarged: clouds have no fine detail.
-        small = clouds[row : row + 48, column : column + 64]
-        cover = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))[..., None]
+    def _sky(self, style: Style) -> Image.Image:
+        # Made small and enlarged: a sky has no fine detail.
+        small = (64, 48)
+        down = np.clip(np.linspace(0, self.size[1] / self.vanishing[1], small[1]), 0, 1)[:, None, None]
+        top, low = np.array(_rgb(style.sky_top)), np.array(_rgb(style.sky_low))
+        row, column = self.plan.integers(0, 256, 2)
+        cover = np.clip(_cloud_field()[row : row + small[1], column : column + small[0], None], 0, 0.75)
         sky = top + (low - top) * down**1.3
-        sky = sky + (250.0 - sky) * np.clip(cover, 0, 0.75)
-        canvas = np.empty((height, width, 4), np.uint8)
-        canvas[..., :3] = sky
-        canvas[..., 3] = _INDEX["sky"]
+        sky = sky + (250.0 - sky) * cover
+        full = (self.size[0] * _SCALE, self.size[1] * _SCALE)
+        canvas = Image.fromarray(sky.astype(np.uint8)).resize(full, Image.Resampling.BILINEAR).convert("RGBA")
+        canvas.putalpha(_INDEX["sky"])
         return canvas
 
     def _ground(self) -> None:
@@ -222,9 +244,9 @@ class _Street:
                 canvas.ground((kerb, kerb + side * 0.16), depth, canvas.ink((176, 174, 168), middle, "pavement", 0.95))
         self._markings()
         # The street ends in a row of distant houses and trees.
-        far = self.canvas.ink((120, 126, 118), 70.0, "building")
-        canvas.front((self.walls[-1], self.walls[1]), (0.0, 6.0), _FAR_M, far)
-        trees = self.canvas.ink((84, 112, 74), 75.0, "vegetation")
+        houses = canvas.ink((120, 126, 118), 70.0, "building")
+        canvas.front((self.walls[-1], self.walls[1]), (0.0, 6.0), _FAR_M, houses)
+        trees = canvas.ink((84, 112, 74), 75.0, "vegetation")
         for k in range(round(7 * self.vegetation)):
             canvas.disc(self.walls[-1] + 1.5 + 2.2 * k, 3.2, _FAR_M, 2.4, trees)
 
@@ -239,12 +261,13 @@ class _Street:
         canvas = self.canvas
         centre = (self.kerb[-1] + self.kerb[1]) / 2
         worn = 236 - 70 * self.decay
-        start = self.rng.uniform(2.5, 5.5)
-        zebra = self.rng.uniform(9.0, 16.0) if self.rng.random() < 0.2 else None
+        start = self.plan.uniform(3.0, 5.0) + self.ahead
+        zebra = self.plan.uniform(9.0, 16.0) + self.ahead if self.plan.random() < 0.2 else None
         for k in range(18):
             z = start + 5.2 * k
             if zebra is None or not zebra - 3 < z < zebra + 4:
-                canvas.ground((centre - 0.07, centre + 0.07), (z, z + 2.6), canvas.ink((worn, worn, worn), z, "marking"))
+                paint = canvas.ink((worn, worn, worn), z, "marking")
+                canvas.ground((centre - 0.07, centre + 0.07), (z, z + 2.6), paint)
         for side in (-1, 1):
             x = self.kerb[side] - side * 0.3
             yellow = canvas.ink((worn, worn * 0.82, worn * 0.28), 12.0, "marking")
@@ -258,21 +281,23 @@ class _Street:
 
     def _row(self, side: int) -> None:
         """The houses of one side, drawn from far to near."""
-        rng, style = self.rng, self.style
-        ends = [rng.uniform(3.0, 5.0)]
+        rng, style = self.plan, self.style
+        ends = [rng.uniform(3.0, 5.0) + self.ahead]
         while ends[-1] < 80.0:
             ends.append(ends[-1] + style.unit_width * rng.uniform(0.85, 1.15))
         ends.append(_FAR_M)
-        jitter = rng.uniform(0.93, 1.07, len(ends))
+        jitter, paint = rng.uniform(0.85, 1.12, len(ends)), rng.random((len(ends), 1))
+        first, second = np.array(_rgb(style.wall)), np.array(_rgb(style.wall_second))
+        colours = first + (second - first) * paint
         floors = np.clip(style.floors + rng.choice([-1, 0, 0, 0, 1], len(ends)), 2, 5)
         for unit in range(len(ends) - 2, -1, -1):
-            self._house(side, unit, (ends[unit], ends[unit + 1]), int(floors[unit]), float(jitter[unit]))
+            colour = self._dulled(tuple(colours[unit].tolist()))
+            self._house(side, unit, (ends[unit], ends[unit + 1]), int(floors[unit]), float(jitter[unit]), colour)
 
-    def _house(self, side: int, unit: int, z: tuple[float, float], floors: int, jitter: float) -> None:
+    def _house(self, side: int, unit: int, z: tuple[float, float], floors: int, jitter: float, colour: Colour) -> None:
         canvas, style, x = self.canvas, self.style, self.walls[side]
         middle = (z[0] * z[1]) ** 0.5
         light = self.light[side] * jitter
-        colour = self._dulled(self.wall_colours[unit % 2])
         top = floors * _FLOOR_M + 0.5
         back = x + side * 9.0
         ridge = (x + side * 4.5, top + 2.6)
@@ -292,27 +317,27 @@ class _Street:
             canvas.ink(colour, z[0], "building", 0.7),
         )
         canvas.wall(x, z, (0.0, top), canvas.ink(colour, middle, "building", light))
-        if z[0] > 62.0:
+        if z[0] > 52.0:
             return
         canvas.wall(x, z, (top - 0.35, top), canvas.ink(_rgb(style.frame), middle, "building", 0.9 * light))
         index = 2 * unit + (side > 0)
-        shuttered = self._spread(index, 0) < 0.85 * self.shutters
-        is_shop = shuttered or self._spread(index, 1) < style.shop_share
+        shuttered = self._spread(index, _SHUTTERS) < 0.85 * self.shutters
+        is_shop = shuttered or self._spread(index, _SHOPS) < style.shop_share
         if is_shop:
-            self._shop(x, z, light, shuttered=shuttered)
+            self._shop(x, z, light, self.luck[index % 64], shuttered=shuttered)
         else:
             self._ground_floor(x, z, index, light)
         for floor in range(1, floors):
             self._windows(x, z, floor, index, light)
 
-    def _shop(self, x: float, z: tuple[float, float], light: float, *, shuttered: bool) -> None:
-        canvas, rng = self.canvas, self.rng
+    def _shop(self, x: float, z: tuple[float, float], light: float, luck: np.ndarray, *, shuttered: bool) -> None:
+        canvas = self.canvas
         margin = 0.06 * (z[1] - z[0])
         span = (z[0] + margin, z[1] - margin)
         middle = (z[0] * z[1]) ** 0.5
         canvas.wall(x, span, (2.45, 3.05), canvas.ink(self._dulled(_rgb(self.style.accent)), middle, "shop", light))
         if not shuttered:
-            glow = rng.uniform(0.85, 1.15)
+            glow = 0.85 + 0.3 * luck[0]
             canvas.wall(x, span, (0.0, 2.45), canvas.ink((74, 70, 66), middle, "shop", light))
             for k in range(3):
                 step = (span[1] - span[0]) / 3
@@ -327,15 +352,14 @@ class _Street:
             slat = canvas.ink((112, 116, 122), middle, "shutter", light)
             for k in range(9):
                 canvas.wall(x, span, (0.12 + 0.26 * k, 0.20 + 0.26 * k), slat)
-        if z[0] < 40.0 and rng.random() < 0.35 + 0.6 * self.decay:
-            self._graffiti(x, span, light)
+        if z[0] < 40.0 and luck[0] < 0.35 + 0.6 * self.decay:
+            self._graffiti(x, span, light, luck)
 
-    def _graffiti(self, x: float, span: tuple[float, float], light: float) -> None:
-        rng, canvas = self.rng, self.canvas
-        length = span[1] - span[0]
-        z = span[0] + length * np.linspace(0.15, 0.8, 7)
-        y = 1.1 + 0.55 * np.sin(np.arange(7) * 2.1 + rng.uniform(0, 6)) * rng.uniform(0.6, 1.0, 7)
-        colour = ((200, 40, 110), (30, 90, 180), (30, 30, 34), (220, 120, 20))[rng.integers(4)]
+    def _graffiti(self, x: float, span: tuple[float, float], light: float, luck: np.ndarray) -> None:
+        canvas = self.canvas
+        z = span[0] + (span[1] - span[0]) * np.linspace(0.15, 0.8, 7)
+        y = 1.1 + 0.55 * np.sin(np.arange(7) * 2.1 + 6 * luck[1]) * (0.6 + 0.4 * luck[2:9])
+        colour = ((200, 40, 110), (30, 90, 180), (30, 30, 34), (220, 120, 20))[int(4 * luck[9])]
         ink = canvas.ink(colour, span[0], "shutter", light)
         points = [canvas.at(x, float(b), float(a)) for a, b in zip(z, y, strict=True)]
         canvas.pen.line(points, ink, width=max(1, int(0.11 * canvas.focal / span[0])), joint="curve")
@@ -366,7 +390,7 @@ class _Street:
         canvas = self.canvas
         if z[1] < 1.5:
             return
-        if self._spread(index, 2) < 0.62 * self.boarded:
+        if self._spread(index, _BOARDS) < 0.62 * self.boarded:
             self.counts["boarded"] += 1
             wood = (188, 148, 96) if index % 3 else (166, 124, 74)
             canvas.wall(x, z, y, canvas.ink(wood, z[0], "boarded", light))
@@ -380,8 +404,10 @@ class _Street:
         border = 0.10
         canvas.wall(x, (z[0] - border, z[1] + border), (y[0] - 0.16, y[1] + border), frame)
         # Panes mirror the sky by chance: some bright, most dark.
-        mirror = 0.35 + 0.65 * self._spread(index, 3) ** 2
-        glass = tuple(c * mirror * 0.62 for c in canvas.haze)
+        mirror = 0.35 + 0.65 * self._spread(index, _PANES) ** 2
+        red, green, blue = canvas.haze
+        mirror *= 0.62
+        glass = (red * mirror, green * mirror, blue * mirror)
         canvas.wall(x, z, y, canvas.ink(glass, z[0], "window", light))
         if z[0] < 26.0:
             middle = (z[0] + z[1]) / 2
@@ -393,42 +419,53 @@ class _Street:
 
     def _furniture(self) -> None:
         """Trees, hedges, lamps, cars and litter, from far to near."""
-        rng = self.rng
-        strokes: list[tuple[float, str, int, int]] = []
+        strokes: list[tuple[float, int, np.ndarray, _Stroke]] = []
         for side in (-1, 1):
-            wanted = self.vegetation * 6.0 - 0.8 + (0.5 if side > 0 else 0.0)
-            for k in range(round(max(0.0, wanted))):
-                strokes.append(((13.0, 21.0, 31.0, 9.5, 44.0, 60.0)[k] + rng.uniform(-1, 1.5), "tree", side, k))
-            for k in range(9):
-                if self._spread(2 * k + (side > 0), 4) < 0.9 * self.vegetation - 0.1:
-                    strokes.append((6.0 + 5.0 * k, "hedge", side, k))
-            for k in range(8):
-                if self._spread(2 * k + (side > 0), 5) < 0.08 + 0.80 * self.cars:
-                    strokes.append((6.8 + 5.6 * k + rng.uniform(-0.3, 0.3), "car", side, k))
-            strokes += [(18.0 + 22.0 * k, "lamp", side, k) for k in range(2)]
-        for k in range(round(26 * self.litter**1.2)):
-            strokes.append((4.6 + 13.0 * rng.random() ** 1.6, "litter", 1 - 2 * (k % 2), k))
-        strokes.sort(reverse=True)
-        draw = {"tree": self._tree, "hedge": self._hedge, "car": self._car, "lamp": self._lamp, "litter": self._litter}
-        for z, kind, side, k in strokes:
-            draw[kind](z, side, k)
+            even = side > 0
+            trees = round(max(0.0, self.vegetation * 6.0 - 0.8 + 0.5 * even))
+            hedged, parked = 0.9 * self.vegetation - 0.1, 0.08 + 0.80 * self.cars
+            lucky = self.luck[64 + even : 128 : 2]
+            strokes += [
+                (z + self.ahead + 2.5 * luck[0] - 1, side, luck, self._tree)
+                for z, luck in zip(_TREE_SLOTS_M[:trees], lucky[:6], strict=False)
+            ]
+            strokes += [
+                (6.0 + 5.0 * k + self.ahead, side, self.luck[0], self._hedge)
+                for k in range(9)
+                if self._spread(2 * k + even, _HEDGES) < hedged
+            ]
+            strokes += [
+                (6.8 + 5.6 * k + self.ahead + 0.6 * luck[0], side, luck, self._car)
+                for k, luck in enumerate(lucky[6:14])
+                if self._spread(2 * k + even, _CARS) < parked
+            ]
+            strokes += [(18.0 + 22.0 * k + self.ahead, side, self.luck[0], self._lamp) for k in range(2)]
+        strokes += [
+            (4.8 + 13.0 * luck[0] ** 1.6 + self.ahead, 1 - 2 * (k % 2), luck, self._bag if k % 3 == 2 else self._scrap)
+            for k, luck in enumerate(self.luck[96 : 96 + round(26 * self.litter**1.2)])
+        ]
+        for z, side, luck, draw in sorted(strokes, key=lambda stroke: -stroke[0]):
+            draw(float(z), side, luck)
 
-    def _tree(self, z: float, side: int, k: int) -> None:
-        canvas, rng = self.canvas, self.rng
+    def _tree(self, z: float, side: int, luck: np.ndarray) -> None:
+        canvas = self.canvas
         self.counts["vegetation"] += 1
         x = self.kerb[side] + side * 0.75
-        trunk = 2.3
-        radius = (1.1 + 1.0 * self.vegetation) * rng.uniform(0.9, 1.15)
-        canvas.front((x - 0.14, x + 0.14), (0.0, trunk + radius), z, canvas.ink((82, 66, 52), z, "vegetation"))
-        hue = rng.uniform(-12, 14)
-        leaves = rng.uniform(-0.8, 0.8, (11, 2))
-        leaves = leaves[np.argsort(leaves[:, 1])]
-        for dx, dy in leaves:
-            shade = 0.72 + 0.30 * (dy + 0.8) / 1.6 + (0.07 if dx * side < 0 else 0.0)
-            ink = canvas.ink((88 + hue, 128 + 0.3 * hue, 58), z, "vegetation", shade)
-            canvas.disc(x + dx * radius, trunk + radius * (1.0 + dy), z, radius * 0.48, ink)
+        radius = float((1.05 + 0.95 * self.vegetation) * (0.9 + 0.25 * luck[1]))
+        centre = 2.3 + radius
+        canvas.disc(x, 0.0, z, radius * 0.8, canvas.ink((58, 60, 58), z, "pavement"), squash=0.16)
+        canvas.front((x - 0.12, x + 0.12), (0.0, centre), z, canvas.ink((82, 66, 52), z, "vegetation"))
+        hue = float(26 * luck[2] - 12)
+        green = (86 + hue, 126 + 0.3 * hue, 56)
+        canvas.disc(x, centre, z, radius * 0.95, canvas.ink(green, z, "vegetation", 0.78))
+        clumps = 21 if z < 26 else 9
+        turn, out = 2 * np.pi * luck[3 : 3 + clumps], np.sqrt(luck[24 : 24 + clumps])
+        for up, right in sorted(zip((out * np.sin(turn)).tolist(), (out * np.cos(turn)).tolist(), strict=True)):
+            shade = 0.90 + 0.22 * up - 0.10 * right * self.bright
+            ink = canvas.ink(green, z, "vegetation", shade)
+            canvas.disc(x + right * radius * 0.85, centre + up * radius * 0.85, z, radius * 0.34, ink)
 
-    def _hedge(self, z: float, side: int, k: int) -> None:
+    def _hedge(self, z: float, side: int, _luck: np.ndarray) -> None:
         canvas = self.canvas
         self.counts["vegetation"] += 1
         x = self.path[side] + side * 0.1 if self.style.setback else self.walls[side] - side * 0.45
@@ -438,7 +475,7 @@ class _Street:
         canvas.wall(x, depth, (0, high), canvas.ink((72, 110, 50), z, "vegetation", light))
         canvas.ground((x, x + side * 0.45), depth, canvas.ink((104, 144, 70), z, "vegetation"), y=high)
 
-    def _lamp(self, z: float, side: int, k: int) -> None:
+    def _lamp(self, z: float, side: int, _luck: np.ndarray) -> None:
         canvas = self.canvas
         x = self.kerb[side] + side * 0.35
         ink = canvas.ink((72, 78, 80), z, "lamp")
@@ -447,117 +484,121 @@ class _Street:
         canvas.front((x - side * 1.3, x - side * 0.8), (6.0, 6.15), z, canvas.ink((236, 230, 200), z, "lamp"))
         self.counts["lamp"] += 1
 
-    def _car(self, z: float, side: int, k: int) -> None:
+    def _car(self, z: float, side: int, luck: np.ndarray) -> None:
         """A parked car: on the left its rear towards us, on the right its front (traffic keeps left)."""
-        canvas, rng = self.canvas, self.rng
+        canvas = self.canvas
         self.counts["car"] += 1
-        paint: Colour = _CAR_COLOURS[rng.integers(len(_CAR_COLOURS))]
-        if rng.random() < 0.9 * self.decay:
-            paint = (112, 84, 62)  # faded and rusty
+        paint = self._dulled(_CAR_COLOURS[int(len(_CAR_COLOURS) * luck[1])])
+        if luck[2] < 0.5 * self.decay:
+            paint = (118, 92, 70)  # faded and rusty
         kerb = self.kerb[side] - side * 0.22
         x = (kerb - side * 1.75, kerb)  # street face, kerb face
-        end = z + 4.2
-        glass = canvas.ink((40, 50, 58), z, "car")
-        body, dark = canvas.ink(paint, z, "car", 0.92), canvas.ink(paint, z, "car", 0.70)
-        tyre = canvas.ink((22, 22, 24), z, "car")
-        canvas.ground((x[0] - side * 0.15, x[1]), (z - 0.15, end), canvas.ink((52, 52, 56), z, "road"))
-        for wheel in (z + 0.75, end - 0.75):
-            canvas.shape(((x[0], 0, wheel - 0.33), (x[0], 0.62, wheel - 0.33), (x[0], 0.62, wheel + 0.33), (x[0], 0, wheel + 0.33)), tyre)
-        for edge in (x[0], x[1]):
-            canvas.front((edge, edge + (0.22 if edge == min(x) else -0.22)), (0.0, 0.4), z, tyre)
-        # Along the street: lower body, then the cabin with its windows.
-        canvas.wall(x[0], (z, end), (0.30, 0.88), dark)
-        inner = x[0] + side * 0.14
-        cabin = (z + (0.35 if side < 0 else 1.15), end - (1.15 if side < 0 else 0.35))
-        canvas.ground(x, (z, end), body, y=0.88)
+        low, waist, top, end = 0.24, 0.86, 1.42, z + 4.2
+        inner, outer = x[0] + side * 0.16, x[1] - side * 0.16
+        # Windscreen and rear window slope; the bonnet is the longer end.
+        tail, bonnet = 0.35, 1.15
+        near, far = (tail, bonnet) if side < 0 else (bonnet, tail)
+        glass = canvas.ink((38, 48, 56), z, "car")
+        body, shade = canvas.ink(paint, z, "car"), canvas.ink(paint, z, "car", 0.72)
+        tyre = canvas.ink((20, 20, 22), z, "car")
+        canvas.ground((x[0] - side * 0.25, x[1]), (z - 0.2, end), canvas.ink((44, 44, 48), z, "road"))
+        for edge in x:
+            canvas.front((edge, edge + (0.24 if edge == min(x) else -0.24)), (0.0, 0.45), z + 0.3, tyre)
+        canvas.wall(x[0], (z, end), (low, waist), shade)
+        if z < 30.0:
+            for wheel in (z + 0.78, end - 0.78):
+                canvas.wheel(x[0], wheel, 0.34, tyre)
+                canvas.wheel(x[0], wheel, 0.18, canvas.ink((150, 152, 156), z, "car"))
+        canvas.ground(x, (z, end), body, y=waist)
+        side_glass = ((x[0], waist, z + near), (inner, top, z + near + 0.45), (inner, top, end - far - 0.45))
+        canvas.shape((*side_glass, (x[0], waist, end - far)), glass)
+        screen = ((x[0], waist, z + near), (x[1], waist, z + near), (outer, top, z + near + 0.45))
+        canvas.shape((*screen, (inner, top, z + near + 0.45)), glass)
+        canvas.ground((inner, outer), (z + near + 0.42, end - far - 0.42), body, y=top)
+        pillar = (z + near + 1.25, z + near + 1.37)
         canvas.shape(
-            ((x[0], 0.88, cabin[0] - 0.2), (inner, 1.42, cabin[0] + 0.25), (inner, 1.42, cabin[1] - 0.35), (x[0], 0.88, cabin[1] + 0.2)),
-            glass,
+            ((x[0], waist, pillar[0]), (inner, top, pillar[0]), (inner, top, pillar[1]), (x[0], waist, pillar[1])),
+            shade,
         )
-        outer = x[1] - side * 0.14
-        back = z + (0.06 if side < 0 else 0.95)
-        canvas.shape(((x[0], 0.88, back), (x[1], 0.88, back), (outer, 1.42, cabin[0] + 0.2), (inner, 1.42, cabin[0] + 0.2)), glass)
-        canvas.ground((inner, outer), (cabin[0] + 0.2, cabin[1] - 0.3), body, y=1.42)
         # The face towards the camera: bumper, lights, plate.
-        canvas.front(x, (0.28, 0.88), z, body)
-        canvas.front(x, (0.28, 0.42), z, canvas.ink((44, 46, 50), z, "car"))
+        canvas.front(x, (low, waist), z, canvas.ink(paint, z, "car", 0.88))
+        canvas.front(x, (low, 0.40), z, canvas.ink((44, 46, 50), z, "car"))
         lamp = (206, 34, 30) if side < 0 else (250, 246, 224)
         plate = (238, 206, 60) if side < 0 else (240, 240, 236)  # British plates: yellow behind, white before
         for edge in x:
             inward = 0.34 if edge == min(x) else -0.34
-            canvas.front((edge, edge + inward), (0.60, 0.78), z, canvas.ink(lamp, z, "car"))
+            canvas.front((edge, edge + inward), (0.58, 0.76), z, canvas.ink(lamp, z, "car"))
         middle = (x[0] + x[1]) / 2
-        canvas.front((middle - 0.28, middle + 0.28), (0.46, 0.58), z, canvas.ink(plate, z, "car"))
+        canvas.front((middle - 0.28, middle + 0.28), (0.44, 0.56), z, canvas.ink(plate, z, "car"))
 
-    def _litter(self, z: float, side: int, k: int) -> None:
-        canvas, rng = self.canvas, self.rng
+    def _bag(self, z: float, side: int, luck: np.ndarray) -> None:
+        """A bin bag: a sagging sack with a knot."""
+        canvas = self.canvas
         self.counts["litter"] += 1
-        x = self.kerb[side] + side * rng.uniform(-1.0, 1.9)
-        colour = _LITTER_COLOURS[k % len(_LITTER_COLOURS)]
-        ink = canvas.ink(colour, z, "litter")
-        if sum(colour) < 100:  # a bin bag
-            size = rng.uniform(0.26, 0.40)
-            canvas.disc(x, size * 0.8, z, size, ink, squash=0.85)
-            canvas.disc(x - size * 0.2, size * 1.2, z, size * 0.3, canvas.ink((96, 98, 104), z, "litter"))
-        else:
-            size = rng.uniform(0.14, 0.26)
-            turn = rng.uniform(0.3, 1.0)
-            canvas.shape(
-                (
-                    (x - size, 0.02, z),
-                    (x - size * 0.2, 0.02 + size * turn, z + 0.1),
-                    (x + size, size * 0.5, z + 0.15),
-                    (x + size * 0.5, 0.0, z - 0.1),
-                ),
-                ink,
-            )
+        x, size = self.kerb[side] + side * (0.3 + 1.6 * luck[1]), 0.30 + 0.14 * luck[2]
+        ink = canvas.ink((34, 36, 42), z, "litter")
+        canvas.shape(((x + size * dx, size * y, z) for dx, y in _SACK), ink)
+        gleam = ((-0.6, 0.5), (-0.4, 0.95), (-0.2, 0.9), (-0.35, 0.45))
+        canvas.shape(((x + size * dx, size * y, z) for dx, y in gleam), canvas.ink((92, 96, 104), z, "litter"))
+
+    def _scrap(self, z: float, side: int, luck: np.ndarray) -> None:
+        """Paper, a can, a box: something small and bright."""
+        canvas = self.canvas
+        self.counts["litter"] += 1
+        x = self.kerb[side] + side * (2.9 * luck[1] - 1.0)
+        size, turn = 0.14 + 0.12 * luck[2], 0.3 + 0.7 * luck[3]
+        corners = ((-1.0, 0.02, 0.0), (-0.2, size * turn, 0.1), (1.0, size * 0.5, 0.15), (0.5, 0.0, -0.1))
+        ink = canvas.ink(_SCRAP_COLOURS[int(len(_SCRAP_COLOURS) * luck[4])], z, "litter")
+        canvas.shape(((x + size * dx, y, z + dz) for dx, y, dz in corners), ink)
 
     # --- texture ---
 
     def textured(self, pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Courses of brick, stains, patched asphalt, leaves, and the grain of a sensor, on the reduced picture."""
         width, height = self.size
-        columns = np.arange(width, dtype=np.float32) - np.float32(self.vanishing[0])
-        rows = (np.arange(height, dtype=np.float32) - np.float32(self.vanishing[1]))[:, None]
-        x_wall = np.where(columns < 0, -self.walls[-1], self.walls[1]).astype(np.float32)
-        # One pixel's ray meets the wall at depth z and height y, or the ground at depth z and offset x.
-        z_wall = np.minimum(np.float32(self.focal) * x_wall / np.maximum(np.abs(columns), 1.0), _FAR_M)
-        y_wall = _CAMERA_M - rows * (z_wall / np.float32(self.focal))
-        z_ground = np.float32(self.focal * _CAMERA_M) / np.maximum(rows, 0.5)
-        is_building = mask == _INDEX["building"]
-        is_ground = (mask == _INDEX["road"]) | (mask == _INDEX["pavement"])
-        gain = np.ones((height, width), np.float32)
-        field = _stain_field()
-        offset = self.rng.integers(0, 512, 2)
+        focal = np.float32(self.focal)
+        right = np.arange(width, dtype=np.float32) - np.float32(self.vanishing[0])
+        down = np.arange(height, dtype=np.float32) - np.float32(self.vanishing[1])
+        flat = mask.ravel()
+        wall = np.flatnonzero(flat == _INDEX["building"])
+        floor = np.flatnonzero((flat == _INDEX["road"]) | (flat == _INDEX["pavement"]))
+        offset = self.plan.integers(0, 512, 2)
+        # Damp runs down walls and asphalt is patched where the field is high: more of it with decay.
+        least, strength = np.float32(1.5 - 1.9 * self.decay), np.float32(0.10 + 0.18 * self.decay)
+        gain = np.ones(height * width, np.float32)
 
+        # The ray of a pixel meets its wall at depth z and height y ...
+        distance = np.where(right < 0, -self.walls[-1], self.walls[1]).astype(np.float32)
+        z_of_column = np.minimum(focal * distance / np.maximum(np.abs(right), 1.0), np.float32(_FAR_M))
+        z = z_of_column[wall % width]
+        y = np.float32(_CAMERA_M) - down[wall // width] * (z / focal)
+        gain[wall] -= strength * np.clip(_stains(26 * z, 11 * y, offset) - least, 0, 1.2)
         if self.style.finish != "render":
-            course = 0.30 if self.style.finish == "brick" else 0.62
-            shown = np.clip((np.float32(self.focal * course) / z_wall - 2.0) / 5.0, 0, 1) * 0.16
-            row_number = np.floor(y_wall / course)
-            joint = np.maximum(
-                np.cos(y_wall * np.float32(2 * np.pi / course)),
-                np.cos((z_wall / np.float32(2 * course) + 0.5 * row_number) * np.float32(2 * np.pi)) - 0.15,
+            course = np.float32(0.30 if self.style.finish == "brick" else 0.62)
+            joints = np.maximum(
+                np.cos(y * (np.float32(2 * np.pi) / course)),
+                np.cos((z / (2 * course) + 0.5 * np.floor(y / course)) * np.float32(2 * np.pi)) - np.float32(0.15),
             )
-            gain = np.where(is_building, gain - shown * np.maximum(joint - 0.55, 0) * 2.2, gain)
+            # Too fine to be seen far away.
+            gain[wall] -= np.clip((focal * course / z - 2) * np.float32(0.07), 0, 0.35) * np.maximum(joints - 0.55, 0)
 
-        def sampled(u: np.ndarray, v: np.ndarray, per_metre: tuple[float, float]) -> np.ndarray:
-            i = (u * per_metre[0]).astype(np.int32) + offset[0]
-            j = (v * per_metre[1]).astype(np.int32) + offset[1]
-            return field[i & 511, j & 511]
+        # ... or the ground at depth z and offset x.
+        z = focal * np.float32(_CAMERA_M) / np.maximum(down[floor // width], np.float32(0.5))
+        x = right[floor % width] * (z / focal)
+        gain[floor] -= 0.7 * strength * np.clip(_stains(26 * z, 11 * x, offset) - least, 0, 1.2)
 
-        depth = np.broadcast_to(np.where(is_building, z_wall, z_ground), (height, width))
-        across = np.where(is_building, y_wall, columns * (z_ground / np.float32(self.focal)))
-        stain = sampled(depth, across, (26.0, 11.0))
-        # Damp runs down walls, asphalt is patched: both where the field is high, more of it with decay.
-        stained = np.clip(stain - (1.5 - 1.9 * self.decay), 0, 1.2) * np.float32(0.16 + 0.22 * self.decay)
-        gain -= np.where(is_building, stained, np.where(is_ground, 0.7 * stained, 0))
-        grain = _grain_field()
         row, column = self.rng.integers(0, 512, 2)
-        noise = _window(grain, int(row), int(column), height, width)
-        leafy = np.where(mask == _INDEX["vegetation"], np.float32(0.13), np.float32(0.022))
-        gain += noise * leafy
-        gain *= np.float32(self.rng.uniform(0.95, 1.05))
-        return np.clip(pixels * gain[..., None], 0, 255).astype(np.uint8)
+        grain = _window(_grain_field(), int(row), int(column), height, width)
+        rough = np.where(mask == _INDEX["vegetation"], np.float32(0.09), np.float32(0.016))
+        gain = gain.reshape(height, width) + grain * rough
+        exposure = np.float32(self.rng.uniform(0.97, 1.03)) * np.array(self.style.cast, np.float32)
+        return np.clip(pixels * (gain[..., None] * exposure), 0, 255).astype(np.uint8)
+
+
+def _stains(u: np.ndarray, v: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The stain field at (u, v), which repeats every 512."""
+    index = ((u.astype(np.int32) + offset[0]) & 511) * 512 + ((v.astype(np.int32) + offset[1]) & 511)
+    return _stain_field().ravel().take(index)
 
 
 def _rgb(colour: str) -> Colour:
@@ -584,7 +625,7 @@ def _stain_field() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _cloud_field() -> np.ndarray:
-    return 0.18 * (_smooth_noise(7.0, 320, 3) + 0.5 * _smooth_noise(3.0, 320, 4))
+    return 0.17 * (_smooth_noise(7.0, 320, 3) + 0.35 * _smooth_noise(4.0, 320, 4))
 
 
 @lru_cache(maxsize=1)

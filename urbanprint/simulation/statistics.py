@@ -76,9 +76,9 @@ def file7(town: Town) -> pd.DataFrame:
     columns["Population aged 16-59: mid 2015 (excluding prisoners)"] = total - children - older
     columns["Older population aged 60 and over: mid 2015 (excluding prisoners)"] = older
     # The official heading ends in a blank.
-    columns[
-        "Working age population 18-59/64: for use with Employment Deprivation Domain (excluding prisoners) "
-    ] = total - children - older - (0.02 * total).astype(int)
+    columns["Working age population 18-59/64: for use with Employment Deprivation Domain (excluding prisoners) "] = (
+        total - children - older - (0.02 * total).astype(int)
+    )
     return pd.DataFrame(columns)
 
 

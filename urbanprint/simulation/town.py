@@ -6,7 +6,7 @@ are drawn in `scenes.py`, statistics and the ceiling are computed in `statistics
 
 The model, for area a, image i of area a, domain d and cue k, all terms of unit variance:
 
-    field  = sqrt(.5) borough effect + sqrt(.38) smooth field + sqrt(.12) local noise
+    field  = sqrt(.20) borough effect + sqrt(.55) smooth field + sqrt(.25) local noise
     V, H, E_d                 independent fields: what shows in the street, what never shows, what only d measures
     domain latent  L_d(a)   = v_d V(a) + h_d H(a) + e_d E_d(a)          v_d = VISIBILITY[d]
     IMD score               = official weights on the exponentially transformed ranks of the domains
@@ -30,23 +30,23 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
 CUES: dict[str, float] = {
-    "vegetation": -0.62,
-    "litter": 0.60,
-    "shutters": 0.56,
-    "boarded": 0.52,
-    "decay": 0.50,
-    "cars": 0.40,
+    "vegetation": -0.66,
+    "litter": 0.64,
+    "shutters": 0.60,
+    "boarded": 0.56,
+    "decay": 0.54,
+    "cars": 0.45,
 }
 """Cue of a view -> its correlation with the visible latent (positive: more of it where more deprived)."""
 
 VISIBILITY: dict[str, float] = {
-    "income": 0.86,
-    "employment": 0.82,
-    "education": 0.72,
-    "health": 0.66,
+    "income": 0.90,
+    "employment": 0.87,
+    "education": 0.78,
+    "health": 0.72,
     "crime": 0.60,
-    "housing": 0.84,
-    "environment": 0.97,
+    "housing": 0.88,
+    "environment": 0.98,
 }
 """Domain -> correlation of its latent with the visible latent."""
 
@@ -64,7 +64,7 @@ IMD_WEIGHTS: dict[str, float] = {
 ORIGIN = (-8.0, 50.0)
 """Centre of the town, longitude and latitude: open sea south of Ireland, never confused with a real place."""
 
-_BOROUGH_SHARE, _SMOOTH_SHARE, _LENGTH_M = 0.50, 0.38, 900.0
+_BOROUGH_SHARE, _SMOOTH_SHARE, _LENGTH_M = 0.20, 0.55, 1000.0
 _INVISIBLE_SHARE = 0.35  # of a domain's unseen variance, the part it shares with the other domains
 _AREA_KM2 = 0.30
 _M_PER_DEGREE_LAT = 111_229.0  # WGS 84 at 50 N
@@ -90,7 +90,10 @@ Finish = Literal["brick", "render", "stone"]
 
 @dataclass(frozen=True)
 class Style:
-    """The look of an area, unrelated to deprivation: colours are "#rrggbb", lengths metres."""
+    """The look of an area, unrelated to deprivation: colours are "#rrggbb", lengths metres.
+
+    `cast` is the colour balance of the camera that was there, `plan` the seed of the street's own layout.
+    """
 
     wall: str
     wall_second: str
@@ -109,6 +112,8 @@ class Style:
     setback: float
     shop_share: float
     horizon: float
+    cast: tuple[float, float, float]
+    plan: int
 
 
 @dataclass(frozen=True)
@@ -156,11 +161,8 @@ class Town:
     @lru_cache(maxsize=1)  # noqa: B019
     def _styles(self) -> dict[str, Style]:
         names = [field.name for field in fields(Style)]
-        table = self.truth[[f"style_{name}" for name in names]].set_axis(names, axis=1)
-        return {
-            area_id: Style(**row)
-            for area_id, row in zip(self.truth["area_id"], table.to_dict("records"), strict=True)
-        }
+        rows = self.truth[[f"style_{name}" for name in names]].itertuples(index=False, name=None)
+        return {area_id: Style(*row) for area_id, row in zip(self.truth["area_id"], rows, strict=True)}
 
 
 @lru_cache(maxsize=4)
@@ -191,9 +193,10 @@ def _layout(boroughs: int, areas_per_borough: int, rng: np.random.Generator) -> 
     n = boroughs * areas_per_borough
     radius = np.sqrt(n * _AREA_KM2 / np.pi) * 1000.0
     angle = np.linspace(0.0, 2.0 * np.pi, 240, endpoint=False)
-    coast = radius * (1 + 0.07 * np.cos(2 * angle + rng.uniform(0, 6.3)) + 0.04 * np.cos(5 * angle + rng.uniform(0, 6.3)))
+    turn = rng.uniform(0, 2 * np.pi, 2)
+    coast = radius * (1 + 0.07 * np.cos(2 * angle + turn[0]) + 0.04 * np.cos(5 * angle + turn[1]))
     outline = shapely.polygons(np.column_stack([1.15 * coast * np.cos(angle), coast / 1.15 * np.sin(angle)]))
-    points = _relaxed(n, outline, rng, rounds=2)
+    points = _relaxed(n, outline, rng, rounds=4)
     centres = _relaxed(boroughs, outline, rng, rounds=6)
     borough = linear_sum_assignment(cdist(points, np.repeat(centres, areas_per_borough, axis=0), "sqeuclidean"))[1]
     borough = borough // areas_per_borough
@@ -227,13 +230,18 @@ def _degrees(metres: np.ndarray) -> np.ndarray:
     return np.round(metres / [_M_PER_DEGREE_LON, _M_PER_DEGREE_LAT] + ORIGIN, 7)
 
 
+def _part(index: int) -> str:
+    """Areas are numbered by fives, as the statistics office does: 001A to 001E, 002A, ..."""
+    return f"{index // 5 + 1:03d}{'ABCDE'[index % 5]}"
+
+
 def _areas_frame(cells: np.ndarray, borough: np.ndarray, rng: np.random.Generator) -> gpd.GeoDataFrame:
     within = np.arange(len(cells)) - np.searchsorted(borough, borough)
     districts = [_BOROUGH_NAMES[b] for b in borough]
     return gpd.GeoDataFrame(
         {
             "area_id": [f"X01{i + 1:06d}" for i in range(len(cells))],
-            "name": [f"{district} {k // 5 + 1:03d}{'ABCDE'[k % 5]}" for district, k in zip(districts, within, strict=True)],
+            "name": [f"{district} {_part(k)}" for district, k in zip(districts, within, strict=True)],
             "district_code": [f"X09{b + 1:06d}" for b in borough],
             "district": districts,
             "population": np.clip(rng.normal(1700, 260, len(cells)), 1000, 3000).round(),
@@ -316,19 +324,22 @@ def _style(rng: np.random.Generator) -> Style:
         wall = (rng.uniform(0, 1), rng.uniform(0.08, 0.45), rng.uniform(0.68, 0.95))
     else:
         wall = (rng.uniform(0.05, 0.70), rng.uniform(0.05, 0.25), rng.uniform(0.50, 0.80))
-    second = (wall[0] + rng.uniform(-0.08, 0.08), wall[1] * rng.uniform(0.5, 1.2), min(wall[2] * rng.uniform(0.8, 1.2), 1))
-    sky = (rng.uniform(0.53, 0.64), rng.uniform(0.05, 0.50), rng.uniform(0.72, 0.95))
-    low = (rng.choice([0.08, 0.58]) + rng.uniform(-0.04, 0.04), rng.uniform(0.02, 0.20), rng.uniform(0.85, 0.98))
+    paler = min(wall[2] * rng.uniform(0.8, 1.2), 1.0)
+    second = (wall[0] + rng.uniform(-0.15, 0.15), wall[1] * rng.uniform(0.5, 1.3), paler)
+    slate_or_tile = 0.6 if rng.random() < 0.5 else rng.uniform(-0.02, 0.08)
+    sky = (rng.uniform(0.50, 0.68), rng.uniform(0.05, 0.60), rng.uniform(0.55, 0.95))
+    low = (rng.choice([0.08, 0.58]) + rng.uniform(-0.06, 0.06), rng.uniform(0.02, 0.32), rng.uniform(0.75, 0.98))
+    warmth = round(float(rng.uniform(0.90, 1.12)), 3)
     return Style(
         wall=_hex(*wall),
         wall_second=_hex(*second),
         accent=_hex(rng.uniform(0, 1), rng.uniform(0.45, 0.9), rng.uniform(0.35, 0.85)),
         frame=_hex(rng.uniform(0, 1), rng.uniform(0.0, 0.15), rng.choice([0.25, 0.92])),
-        roof=_hex(rng.uniform(-0.02, 0.08) if rng.random() < 0.5 else 0.6, rng.uniform(0.05, 0.45), rng.uniform(0.25, 0.55)),
+        roof=_hex(slate_or_tile, rng.uniform(0.05, 0.45), rng.uniform(0.25, 0.55)),
         sky_top=_hex(*sky),
         sky_low=_hex(*low),
-        road=_hex(rng.uniform(0, 1), rng.uniform(0.0, 0.12), rng.uniform(0.28, 0.52)),
-        pavement=_hex(rng.uniform(0.02, 0.16), rng.uniform(0.0, 0.22), rng.uniform(0.55, 0.80)),
+        road=_hex(rng.uniform(0, 1), rng.uniform(0.0, 0.16), rng.uniform(0.34, 0.62)),
+        pavement=_hex(rng.uniform(0.0, 0.20), rng.uniform(0.0, 0.35), rng.uniform(0.50, 0.85)),
         finish=finish,
         floors=int(rng.integers(2, 5)),
         window_columns=int(rng.integers(2, 4)),
@@ -337,6 +348,8 @@ def _style(rng: np.random.Generator) -> Style:
         setback=round(float(rng.choice([0.0, 1.6, 2.6])), 2),
         shop_share=round(float(rng.uniform(0.1, 0.6)), 2),
         horizon=round(float(rng.uniform(0.46, 0.56)), 3),
+        cast=(warmth, 1.0, round(float(rng.uniform(0.86, 1.10)), 3)),
+        plan=int(rng.integers(2**31)),
     )
 
 
@@ -344,7 +357,7 @@ def _images_frame(
     cells: np.ndarray, area_ids: np.ndarray, latents: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
     # Coverage bias: the most deprived areas are photographed least, as volunteers' imagery is.
-    bare_share = 0.06 * ndtr(1.2 * latents["deprivation"].to_numpy())
+    bare_share = 0.05 * ndtr(1.2 * latents["deprivation"].to_numpy())
     grid = rng.uniform(0, 180)
     rows: list[dict] = []
     for cell, area_id, bare in zip(cells, area_ids, bare_share, strict=True):
@@ -379,11 +392,10 @@ def _area_images(cell: shapely.Polygon, area_id: str, wanted: int, grid: float, 
         along = 2000.0 * np.array([np.sin(bearing), np.cos(bearing)])
         middle = np.array([centre.x, centre.y]) + rng.normal(0, 25, 2)
         street = shapely.intersection(shapely.linestrings([middle - along, middle + along]), inside)
+        # A street that only clips a corner, or leaves and returns, is replaced by the longest piece through the centre.
         if street.geom_type != "LineString" or street.length < 60:
-            street = shapely.intersection(
-                shapely.linestrings([[centre.x, centre.y] - along, [centre.x, centre.y] + along]), inside
-            )
-            street = max(shapely.get_parts(street), key=shapely.length)
+            through = shapely.linestrings(np.add([-along, along], [centre.x, centre.y]))
+            street = max(shapely.get_parts(shapely.intersection(through, inside)), key=shapely.length)
         stops = (np.arange(count) + rng.uniform(0.1, 0.9, count)) / count
         positions = shapely.get_coordinates(shapely.line_interpolate_point(street, stops, normalized=True))
         start_ms = int(rng.integers(1_546_300_800_000, 1_761_955_200_000))  # 2019-01-01 to 2025-11-01

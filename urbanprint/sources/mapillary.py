@@ -71,7 +71,7 @@ class Mapillary:
     @property
     def request_key(self) -> str:
         """What decides the answer of a search besides the area."""
-        return f"{self._endpoint}/images?fields={_FIELDS}&pano=false"
+        return f"mapillary/images?fields={_FIELDS}&is_pano=false"
 
     def find(self, area: BaseGeometry) -> Iterator[ImageRecord]:
         """Yield every flat image in the bounding box of `area` (EPSG:4326), each once."""

@@ -55,7 +55,9 @@ def test_features_are_what_the_published_network_gives_its_head() -> None:
 
 def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (load_backbone("resnet18", weights="none", seed=seed).module.conv1.weight for seed in (1, 1, 2))
+    first, again, other = (
+        load_backbone("resnet18", weights="none", seed=seed).module.conv1.weight for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -98,7 +100,7 @@ def test_a_state_dict_is_loaded_with_or_without_its_head(tmp_path: Path, suffix:
 
 def test_weights_of_another_network_are_refused_by_tensor_name(tmp_path: Path) -> None:
     save_file(models.resnet34().state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match=r"w\.safetensors does not fit resnet18: tensor 'layer1\.2\.conv1\.weight'"):
+    with pytest.raises(InputError, match=r"w\.safetensors does not fit resnet18: tensor 'layer1\.2\."):
         load_backbone("resnet18", weights=str(tmp_path / "w.safetensors"))
 
 

@@ -106,5 +106,5 @@ def test_a_card_that_is_not_json_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="'probe': name one of kind 'imagewise'"):
+    with pytest.raises(InputError, match="'probe', where 'imagewise' is expected"):
         check_architecture(Path("m"), CARD, "imagewise")

@@ -56,7 +56,7 @@ def test_no_images_give_no_rows(backbone: Backbone) -> None:
 def test_a_gpu_that_is_asked_for_and_absent_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device(None) == "cpu"
-    with pytest.raises(InputError, match="'cuda'.*no CUDA"):
+    with pytest.raises(InputError, match=r"'cuda'.*no CUDA"):
         pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device(None) == "cuda"

@@ -307,6 +307,16 @@ def test_pages_are_not_asked_for_twice_after_an_interruption(
     assert [offset for offset in asked if offset] == ["6"]
 
 
+def test_pages_of_an_older_layer_are_never_mixed_in(publisher: Publisher, client: HttpClient, tmp_path: Path) -> None:
+    publisher.edited, publisher.fail_at_offset = 1, 6
+    with pytest.raises(DownloadError):
+        fetch_features(_layer(publisher), folder=tmp_path, client=client)
+    publisher.edited, publisher.fail_at_offset = 2, None
+    publisher.requests.clear()
+    fetch_features(_layer(publisher), folder=tmp_path, client=client)
+    assert [request["query"].get("resultOffset") for request in publisher.requests][2:] == ["0", "3", "6"]
+
+
 def test_a_layer_not_edited_since_is_not_paged_again(publisher: Publisher, client: HttpClient, tmp_path: Path) -> None:
     publisher.edited = 1_700_000_000_000
     fetch_features(_layer(publisher), folder=tmp_path, client=client)

@@ -1,0 +1,123 @@
+"""The catalogue: what it reads, and one sentence naming table and key for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from urbanprint.catalogue import CATALOGUE_VARIABLE, read_catalogue
+from urbanprint.errors import CatalogueError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SMALL = """
+[defaults.sample]
+areas = 40
+
+[editions.one]
+publisher = "england"
+areas_ranked = 100
+deprivation = "statistics.csv"
+boundaries = "https://example.org/FeatureServer/0"
+licence = "OGL"
+attribution = "someone"
+
+[imagery.photographs]
+provider = "folder"
+folder = "photographs"
+licence = "CC0"
+attribution = "someone"
+
+[cities.here]
+name = "Here"
+edition = "one"
+imagery = "photographs"
+districts = ["D1", "D2"]
+sample.views = 2
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "cities.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_projects_own_catalogue_holds_the_five_cities_and_the_simulated_one() -> None:
+    catalogue = read_catalogue(ROOT / "cities.toml")
+    assert {"london", "birmingham", "manchester", "leeds", "liverpool", "simville"} <= set(catalogue.cities)
+    assert len(catalogue.city("london").districts) == 33
+    assert catalogue.city("simville").simulated
+    assert {edition.areas_ranked for edition in catalogue.editions("england")} == {32844, 33755}
+
+
+def test_every_city_has_boroughs_to_hold_out() -> None:
+    for city in read_catalogue(ROOT / "cities.toml").cities.values():
+        assert len(set(city.districts)) == len(city.districts) >= 2, city.key
+
+
+def test_defaults_are_taken_where_a_city_says_nothing(written) -> None:
+    city = read_catalogue(written(SMALL)).city("here")
+    assert (city.sample.areas, city.sample.views) == (40, 2)
+    assert city.evaluation.folds == 5
+
+
+def test_a_local_path_starts_at_the_catalogue_and_an_address_stays(written, tmp_path: Path) -> None:
+    edition = read_catalogue(written(SMALL)).city("here").edition
+    assert edition.deprivation == str(tmp_path / "statistics.csv")
+    assert edition.boundaries == "https://example.org/FeatureServer/0"
+
+
+def test_an_environment_variable_in_an_address_is_filled_in(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = SMALL.replace('"statistics.csv"', '"${STATISTICS}/file7.csv"')
+    with pytest.raises(CatalogueError, match=r"\[editions.one\] deprivation: the environment variable STATISTICS"):
+        read_catalogue(written(text))
+    monkeypatch.setenv("STATISTICS", "/somewhere")
+    assert read_catalogue(written(text)).city("here").edition.deprivation == "/somewhere/file7.csv"
+
+
+def test_the_environment_names_another_catalogue(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CATALOGUE_VARIABLE, str(written(SMALL)))
+    assert list(read_catalogue().cities) == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('name = "Here"', 'nam = "Here"', r"\[cities.here\] has an unknown key 'nam'; did you mean 'name'"),
+        ('name = "Here"', "", r"\[cities.here\] lacks the key 'name'"),
+        ('name = "Here"', "name = 3", r"\[cities.here\] name: expected text, found 3"),
+        ('edition = "one"', 'edition = "on"', r"\[cities.here\] edition: unknown 'on'; did you mean 'one'"),
+        ('edition = "one"', "", r"\[cities.here\] lacks the key 'edition': one of one"),
+        ("sample.views = 2", "sample.views = 0", r"\[cities.here.sample\] views: expected at least 1, found 0"),
+        ("sample.views = 2", "sample.views = true", r"\[cities.here.sample\] views: expected a whole number"),
+        (
+            "sample.views = 2",
+            'sample.areas = "some"',
+            r"\[cities.here.sample\] areas: expected a whole number or one of",
+        ),
+        ("sample.views = 2", "sample = 3", r"\[cities.here\] sample must be a table"),
+        ("sample.views = 2", 'training.indicators = ["income"]', r'indicators: expected a list that holds "imd"'),
+        ('["D1", "D2"]', "[]", r"\[cities.here\] districts: list at least one"),
+        ('["D1", "D2"]', '["D1", 2]', r"districts: expected a list, each item text"),
+        ('publisher = "england"', 'publisher = "wales"', r"\[editions.one\] publisher: expected one of 'england'"),
+        ('folder = "photographs"', "", r"\[imagery.photographs\] folder: expected given when provider is folder"),
+        ("[imagery.photographs]", "[imagry.photographs]", r"unknown table \[imagry\]; did you mean 'imagery'"),
+        ("[cities.here]", "[cities.Here]", r"\[cities.Here\]: keys are lower-case"),
+        ("[cities.here]", "[cities.here", r"is not valid TOML"),
+    ],
+)
+def test_a_mistake_is_one_sentence_naming_table_and_key(written, before: str, after: str, sentence: str) -> None:
+    assert before in SMALL
+    with pytest.raises(CatalogueError, match=sentence):
+        read_catalogue(written(SMALL.replace(before, after, 1)))
+
+
+def test_a_missing_catalogue_and_an_unknown_city_say_what_to_do(written, tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="there is no catalogue at .*nowhere.toml: name one with --catalogue"):
+        read_catalogue(tmp_path / "nowhere.toml")
+    with pytest.raises(CatalogueError, match="has no city 'her'; did you mean 'here'"):
+        read_catalogue(written(SMALL)).city("her")
