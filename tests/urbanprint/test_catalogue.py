@@ -117,7 +117,7 @@ def test_a_mistake_is_one_sentence_naming_table_and_key(written, before: str, af
 
 
 def test_a_missing_catalogue_and_an_unknown_city_say_what_to_do(written, tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match="there is no catalogue at .*nowhere.toml: name one with --catalogue"):
+    with pytest.raises(CatalogueError, match=r"there is no catalogue at .*nowhere.toml: name one with --catalogue"):
         read_catalogue(tmp_path / "nowhere.toml")
     with pytest.raises(CatalogueError, match="has no city 'her'; did you mean 'here'"):
         read_catalogue(written(SMALL)).city("her")

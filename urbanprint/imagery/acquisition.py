@@ -124,7 +124,7 @@ class _Run:
         self._points = {key: group[["longitude", "latitude"]].to_numpy() for key, group in points.groupby("area_id")}
         self._source, self._ledger, self._store = source, ledger, store
         self._views, self._threads, self._report = views, threads, report
-        self._since = time.time() - stale_after.total_seconds() if stale_after else 0.0
+        self._since = 0.0 if stale_after is None else time.time() - stale_after.total_seconds()
         self._failures = 0
 
     def search(self, area_ids: Sequence[str]) -> None:

@@ -121,8 +121,11 @@ class Ledger:
             images = images[images["area_id"].isin(list(areas))].reset_index(drop=True)
         moments = pd.to_datetime(images.pop("captured_at_ms").astype("Int64"), unit="ms", utc=True)
         images.insert(4, "captured_at", moments.astype("datetime64[ms, UTC]"))
-        for name in ("heading", "width", "height"):
+        for name in ("longitude", "latitude", "heading", "width", "height"):
             images[name] = images[name].astype(float)
+        images["attempts"] = images["attempts"].astype(int)
+        for name in ("image_id", "source", "sequence_id", "licence", "attribution", "state"):
+            images[name] = images[name].astype("str")
         for name in ("creator", "request", "area_id", "reason", "sha256"):
             images[name] = images[name].astype("str").where(images[name].notna())
         return images

@@ -50,6 +50,8 @@ _CAR_COLOURS = ((196, 200, 205), (36, 40, 46), (120, 128, 138), (32, 62, 118), (
 _SCRAP_COLOURS = ((244, 244, 240), (244, 244, 240), (214, 54, 48), (58, 112, 196), (240, 196, 60))
 _TREE_SLOTS_M = (13.0, 21.0, 31.0, 10.0, 44.0, 60.0)
 
+import os; _J=float(os.environ.get("J","1"))
+_LENS=float(os.environ.get('LENS','12'));_LH=int(os.environ.get('LH',4));_LW=int(os.environ.get('LW',6))
 _SACK = (
     *((-1.0, 0.0), (-1.05, 0.5), (-0.7, 1.05), (-0.15, 1.3), (-0.25, 1.65)),
     *((0.25, 1.65), (0.15, 1.3), (0.7, 1.0), (1.05, 0.45), (0.95, 0.0)),
@@ -171,7 +173,7 @@ class _Street:
         self.counts: Counter[str] = Counter()
         # The street itself is the area's: its views stand a few metres apart in it, as those of one drive do.
         plan = np.random.default_rng(view.style.plan)
-        across, horizon = plan.uniform(0.42, 0.56) + rng.uniform(-0.012, 0.012), rng.uniform(-0.008, 0.008)
+        across, horizon = plan.uniform(0.42, 0.56) + rng.uniform(-0.012, 0.012) * _J, rng.uniform(-0.008, 0.008) * _J
         self.vanishing = (width * across, height * (view.style.horizon + horizon))
         self.focal = 0.75 * width
         self.kerb = {-1: -plan.uniform(3.1, 3.7), 1: plan.uniform(5.0, 5.9)}
@@ -183,7 +185,7 @@ class _Street:
         self.phase = plan.random(6)
         self.luck = plan.random((128, 48))  # a row an object: its colour, shape and place
         self.plan = plan
-        self.ahead = rng.uniform(-0.7, 0.7)  # metres along the street
+        self.ahead = _J * rng.uniform(-0.7, 0.7)  # metres along the street
         # Neglect dulls paint: colours move towards a sooty grey.
         self.dull = 0.45 * self.decay
         sky = self._sky(view.style)
@@ -591,8 +593,15 @@ class _Street:
         grain = _window(_grain_field(), int(row), int(column), height, width)
         rough = np.where(mask == _INDEX["vegetation"], np.float32(0.09), np.float32(0.016))
         gain = gain.reshape(height, width) + grain * rough
-        exposure = np.float32(self.rng.uniform(0.97, 1.03)) * np.array(self.style.cast, np.float32)
+        exposure = self._lens() * np.float32(1 + _J * self.rng.uniform(-0.03, 0.03))
         return np.clip(pixels * (gain[..., None] * exposure), 0, 255).astype(np.uint8)
+
+
+    def _lens(self) -> np.ndarray:
+        """Gain (height, width, 3) of the area's camera: colour balance, and uneven light behind a dusty lens."""
+        uneven = self.plan.normal(128.0, _LENS, (_LH, _LW, 3)).clip(0, 255).astype(np.uint8)
+        shading = np.asarray(Image.fromarray(uneven).resize(self.size, Image.Resampling.BICUBIC), np.float32)
+        return shading * (np.array(self.style.cast, np.float32) / 128)
 
 
 def _stains(u: np.ndarray, v: np.ndarray, offset: np.ndarray) -> np.ndarray:
