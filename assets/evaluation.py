@@ -8,6 +8,7 @@ from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.tracking import Tracking
+from resources.workspace import Workspace
 
 _GROUP = {"group_name": "evaluation", "owners": OWNERS, "partitions_def": CITIES}
 REGISTERED = ("probe", "imagewise")
@@ -95,7 +96,7 @@ def scorecard(
     return described(
         scores,
         pictures={"scores": chart},
-        table=dg.MetadataValue.md(report.score_table_markdown(scores)),
+        score_table=dg.MetadataValue.md(report.score_table_markdown(scores)),
         mlflow_run=run.run_id,
     )
 
@@ -108,16 +109,13 @@ def released_models(context: dg.AssetExecutionContext, tracking: Tracking) -> dg
     return dg.MaterializeResult(metadata=released)
 
 
-@dg.asset(
-    group_name="evaluation",
-    owners=OWNERS,
-    kinds={"parquet"},
-    code_version="1",
-    ins={"scorecard": dg.AssetIn(metadata={"allow_missing_partitions": True})},
-)
-def scoreboard(scorecard: dict[str, pd.DataFrame]) -> dg.Output[pd.DataFrame]:
+@dg.asset(group_name="evaluation", owners=OWNERS, kinds={"parquet"}, code_version="1", deps=["scorecard"])
+def scoreboard(workspace: Workspace) -> dg.Output[pd.DataFrame]:
     """The scorecards of all cities that have been built, side by side."""
-    board = pd.concat([table.assign(city=city) for city, table in sorted(scorecard.items())], ignore_index=True)
+    # Read here and not as an input: most cities of a catalogue have not been built, and that is no error.
+    board = pd.concat(
+        [table.assign(city=city) for city, table in workspace.read_partitions("scorecard").items()], ignore_index=True
+    )
     shown = board[(board["measure"] == "r2") & (board["indicator"] == "imd") & (board["kind"] == "borough")]
     r2 = shown.pivot_table(index="city", columns="model", values="value").round(2).reset_index()
     lines = [list(map(str, r2.columns)), ["---"] * r2.shape[1], *[list(map(str, row)) for row in r2.to_numpy()]]

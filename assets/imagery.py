@@ -51,7 +51,6 @@ class ImageryRefresh(dg.Config):
             "and how often that happens is a result.",
         ),
     },
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL),
 )
 def street_images(
     context: dg.AssetExecutionContext,
@@ -68,11 +67,13 @@ def street_images(
     from contextlib import closing
     from datetime import timedelta
 
+    from urbanprint.errors import SourceError
     from urbanprint.imagery.acquisition import acquire
     from urbanprint.imagery.ledger import Ledger
     from urbanprint.imagery.store import ImageStore
     from urbanprint.maps import figures
     from urbanprint.progress import Printed
+    from urbanprint.sources.http import HttpStatusError
 
     city = cities.city(context.partition_key)
     context.log.info(
@@ -80,18 +81,23 @@ def street_images(
     )
     days = config.search_again_after_days
     with closing(Ledger(workspace.ledger(city.key))) as ledger:
-        acquired = acquire(
-            areas=areas,
-            sampled=sampled_areas,
-            points=sample_points,
-            source=imagery_sources.source(city.imagery),
-            ledger=ledger,
-            store=ImageStore(workspace.images),
-            views=city.sample.views,
-            threads=city.imagery.threads,
-            stale_after=None if days is None else timedelta(days=days),
-            progress=Printed(),
-        )
+        try:
+            acquired = acquire(
+                areas=areas,
+                sampled=sampled_areas,
+                points=sample_points,
+                source=imagery_sources.source(city.imagery),
+                ledger=ledger,
+                store=ImageStore(workspace.images),
+                views=city.sample.views,
+                threads=city.imagery.threads,
+                stale_after=None if days is None else timedelta(days=days),
+                progress=Printed(),
+            )
+        except HttpStatusError:
+            raise  # refused for good: a wrong token does not become right by waiting
+        except SourceError as error:
+            raise dg.RetryRequested(max_retries=2, seconds_to_wait=20) from error
     states = acquired.images["state"].value_counts()
     yield described(
         acquired.images,

@@ -108,7 +108,7 @@ def city_report(
             "report": dg.MetadataValue.path(str(path)),
             "verdict": page.verdict,
             "scores": picture(figures.score_chart(scorecard, **known)),
-            "table": dg.MetadataValue.md(report.score_table_markdown(scorecard, **known)),
+            "score_table": dg.MetadataValue.md(report.score_table_markdown(scorecard, **known)),
         }
     )
 

@@ -17,10 +17,12 @@ class _Lines(logging.Handler):
     """Prints the end of each step and what assets log as warnings; the full log is in the web UI."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "dagster_event", None) or getattr(record, "dagster_meta", {}).get("dagster_event")
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
         if event is None:
-            if record.levelno >= logging.WARNING:
-                print(f"  {record.getMessage()}", file=sys.stderr)
+            # Dagster's own notes on steps it leaves out are errors; what an asset wants to be read is a warning.
+            if record.levelno == logging.WARNING:
+                print(f"  {meta.get('orig_message', record.getMessage())}", file=sys.stderr)
             return
         step = event.step_key or ""
         mark = _MARKS.get(event.event_type)

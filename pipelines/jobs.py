@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from assets.partitions import CITIES
 from assets.sources import PUBLISHERS
 
 _CITY = dg.AssetSelection.assets("areas").downstream() - dg.AssetSelection.assets("scoreboard")
@@ -10,13 +9,11 @@ _CITY = dg.AssetSelection.assets("areas").downstream() - dg.AssetSelection.asset
 city = dg.define_asset_job(
     "city",
     selection=_CITY,
-    partitions_def=CITIES,
     description="A city from its areas to its map and report. Materialize the national sources first.",
 )
 refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.assets("imagery_plan", "street_images", "image_coverage"),
-    partitions_def=CITIES,
     description="Ask the imagery provider what is new; what changed is rebuilt by automation.",
 )
 board = dg.define_asset_job(

@@ -47,18 +47,21 @@ class Tracking(dg.ConfigurableResource):
 
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient  # 2 s to import: only runs that track pay for it
+        import mlflow  # 2 s: only runs that track pay for it
+        from filelock import FileLock
 
         if self.uri:
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        from filelock import FileLock
+            mlflow.set_tracking_uri(self.uri)
+            return mlflow.MlflowClient()
 
         folder = self.workspace.tracking
         folder.mkdir(parents=True, exist_ok=True)
         address = f"sqlite:///{folder / 'mlflow.db'}"
+        # Set for the process, not only for the client: some of its calls open a second client of their own.
+        mlflow.set_tracking_uri(address)
         # Several processes that meet a fresh SQLite file crash in the migrations: one at a time.
         with FileLock(folder / "migration.lock"):
-            return MlflowClient(tracking_uri=address, registry_uri=address)
+            return mlflow.MlflowClient()
 
     def _experiment(self, client: Any, city: str) -> str:
         from mlflow.exceptions import MlflowException

@@ -68,6 +68,10 @@ class Workspace(dg.ConfigurableResource):
             raise InputError(f"{made} has not been made yet: materialize it first (`urbanprint run` does)")
         return read_parquet(path)
 
+    def read_partitions(self, asset: str) -> "dict[str, pd.DataFrame]":
+        """Return the tables of every partition an asset has written, by partition, in order."""
+        return {path.stem: read_parquet(path) for path in sorted((self.tables / asset).glob("[!.]*.parquet"))}
+
     def _folder(self, name: str) -> Path:
         return Path(self.home) / name
 

@@ -13,8 +13,11 @@ from urbanprint.evaluation.audit import FORBIDDEN
 from urbanprint.evaluation.scores import difference, verdict
 from urbanprint.explanation.held_out import spread_panel
 from urbanprint.maps.report import Attribution, ReportContent
-from urbanprint.maps.style import BASELINES, PICTURE_MODELS, Estimate
+from urbanprint.maps.style import BASELINES, Estimate
 from urbanprint.tables import fingerprint
+
+_SPOKEN = {"imagewise": "fine-tuned network", "probe": "frozen features"}
+"""Models as a sentence names them."""
 
 
 def report_content(
@@ -97,7 +100,7 @@ def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds:
         ],
         ignore_index=True,
     )
-    return verdict(scores, differences, model=model, names={**PICTURE_MODELS, **BASELINES})
+    return verdict(scores, differences, model=model, names=_SPOKEN)
 
 
 def _attributions(city: City, images: pd.DataFrame) -> tuple[Attribution, ...]:

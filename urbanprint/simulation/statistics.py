@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-from urbanprint.simulation.town import CUES, VISIBILITY, Town, imd_score, mix_domains
+from urbanprint.simulation.town import CUES, HABIT_SHARE, VISIBILITY, Town, imd_score, mix_domains
 from urbanprint.vocabulary import INDICATORS
 
 _MEASURES: dict[str, str] = {
@@ -109,34 +109,33 @@ def ceiling(town: Town, images: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
     Definition: the R2 of E[y | all cues of the area's views], y the published normalised rank, over the areas
     that `images` names. It takes the cue values as they were drawn, before a renderer turned them into counts and
-    pixels, and it knows the generative model, but neither the area's place nor its style. With n views the cues
-    enter only through the posterior mean m of the visible latent (they are conjugate normal):
+    pixels, and it knows the generative model, but neither the area's place nor its style. Of n views only the mean
+    of each cue counts, and all is Gaussian, so the cues enter through the posterior mean m of the visible latent:
 
-        I = n sum_k r_k^2 / (1 - r_k^2),   m = sum_i,k r_k c_ik / (1 - r_k^2) / (1 + I)
+        q_k = (1 - r_k^2) (s + (1 - s) / n),   I = sum_k r_k^2 / q_k,   m = sum_k r_k mean_i c_ik / q_k / (1 + I)
 
     and E[y | m] is read off 40,000 areas drawn from the model, as a polynomial in m. `low`, `high`: 95 % interval,
     bootstrap of whole boroughs. Columns: indicator, r2, low, high.
     """
+    names = [f"cue_{cue}" for cue in CUES]
+    cues = town.images.set_index("image_id").loc[images["image_id"], names]
+    of_area = cues.groupby(images["area_id"].to_numpy())
+    means, views = of_area.mean(), of_area.size().to_numpy()
+    labels = normalised_ranks(town).loc[means.index].to_numpy()
     loading = np.array(list(CUES.values()))
-    precision = 1 / (1 - loading**2)
-    cues = town.images.set_index("image_id").loc[images["image_id"], [f"cue_{cue}" for cue in CUES]]
-    evidence = pd.Series(cues.to_numpy() @ (loading * precision)).groupby(images["area_id"].to_numpy())
-    views = evidence.size()
-    labels = normalised_ranks(town).loc[views.index].to_numpy()
-    information_per_view = float((loading**2 * precision).sum())
-    posterior_mean = (evidence.sum() / (1 + views * information_per_view)).to_numpy()
-
     rng = np.random.default_rng(seed)
     visible, ranks = _population(40_000, rng)
     predicted = np.empty_like(labels)
     for count in np.unique(views):
-        information = count * information_per_view
+        noise = (1 - loading**2) * (HABIT_SHARE + (1 - HABIT_SHARE) / count)
+        information = float((loading**2 / noise).sum())
+        chosen = views == count
+        posterior_mean = means.to_numpy()[chosen] @ (loading / noise) / (1 + information)
         simulated = (information * visible + np.sqrt(information) * rng.normal(size=len(visible))) / (1 + information)
         powers = np.polynomial.polynomial.polyvander(simulated, 5)
         coefficients = np.linalg.lstsq(powers, ranks, rcond=None)[0]
-        chosen = (views == count).to_numpy()
-        predicted[chosen] = np.polynomial.polynomial.polyvander(posterior_mean[chosen], 5) @ coefficients
-    district = town.areas.set_index("area_id").loc[views.index, "district_code"]
+        predicted[chosen] = np.polynomial.polynomial.polyvander(posterior_mean, 5) @ coefficients
+    district = town.areas.set_index("area_id").loc[means.index, "district_code"]
     r2, low, high = _bootstrapped_r2(labels, np.clip(predicted, 0, 1), pd.factorize(district)[0], rng)
     return pd.DataFrame({"indicator": list(INDICATORS), "r2": r2, "low": low, "high": high})
 

@@ -10,15 +10,14 @@ The model, for area a, image i of area a, domain d and cue k, all terms of unit 
     V, H, E_d                 independent fields: what shows in the street, what never shows, what only d measures
     domain latent  L_d(a)   = v_d V(a) + h_d H(a) + e_d E_d(a)          v_d = VISIBILITY[d]
     IMD score               = official weights on the exponentially transformed ranks of the domains
-    cue            c_k(i)   = r_k V(a) + sqrt(1 - r_k^2) noise(i, k)    r_k = CUES[k]
+    cue            c_k(i)   = r_k V(a) + sqrt(1 - r_k^2) (sqrt(s) habit(a, k) + sqrt(1 - s) noise(i, k))
+                              r_k = CUES[k], s = HABIT_SHARE: a street can be leafy and poor in all its views
 
 An area's style is drawn without regard to any of these and is the same in all its images.
 """
 
-import colorsys
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from typing import Literal
+from functools import cached_property, lru_cache
 
 import geopandas as gpd
 import numpy as np
@@ -29,15 +28,20 @@ from scipy.spatial.distance import cdist
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
+from urbanprint.simulation.styles import Style, View, random_style
+
 CUES: dict[str, float] = {
-    "vegetation": -0.66,
-    "litter": 0.64,
-    "shutters": 0.60,
-    "boarded": 0.56,
-    "decay": 0.54,
-    "cars": 0.45,
+    "vegetation": -0.83,
+    "litter": 0.80,
+    "shutters": 0.77,
+    "boarded": 0.74,
+    "decay": 0.72,
+    "cars": 0.64,
 }
 """Cue of a view -> its correlation with the visible latent (positive: more of it where more deprived)."""
+
+HABIT_SHARE = 0.7
+"""Of a cue's noise variance, the part that all views of an area share: more views do not average it away."""
 
 VISIBILITY: dict[str, float] = {
     "income": 0.90,
@@ -59,7 +63,7 @@ IMD_WEIGHTS: dict[str, float] = {
     "housing": 0.093,
     "environment": 0.093,
 }
-"""Weights of the domains in the IMD (English Indices of Deprivation 2019, Technical Report, table 3.1)."""
+"""Domain -> weight in the IMD (English Indices of Deprivation 2019, Technical Report); published to sum to 0.999."""
 
 ORIGIN = (-8.0, 50.0)
 """Centre of the town, longitude and latitude: open sea south of Ireland, never confused with a real place."""
@@ -85,51 +89,6 @@ _CREATORS = (
 )
 _ALPHABET = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"))
 
-Finish = Literal["brick", "render", "stone"]
-
-
-@dataclass(frozen=True)
-class Style:
-    """The look of an area, unrelated to deprivation: colours are "#rrggbb", lengths metres.
-
-    `cast` is the colour balance of the camera that was there, `plan` the seed of the street's own layout.
-    """
-
-    wall: str
-    wall_second: str
-    accent: str
-    frame: str
-    roof: str
-    sky_top: str
-    sky_low: str
-    road: str
-    pavement: str
-    finish: Finish
-    floors: int
-    window_columns: int
-    window_height: float
-    unit_width: float
-    setback: float
-    shop_share: float
-    horizon: float
-    cast: tuple[float, float, float]
-    plan: int
-
-
-@dataclass(frozen=True)
-class View:
-    """All that a picture is drawn from: cues are standard normal, `seed` fixes every other choice."""
-
-    image_id: str
-    seed: int
-    style: Style
-    vegetation: float
-    litter: float
-    shutters: float
-    boarded: float
-    decay: float
-    cars: float
-
 
 @dataclass(frozen=True, eq=False)
 class Town:
@@ -150,15 +109,15 @@ class Town:
 
     def view(self, image_id: str) -> View:
         """What the picture `image_id` is drawn from; KeyError when there is no such image."""
-        image = self._image_rows()[image_id]
-        style = self._styles()[image["area_id"]]
+        image = self._image_rows[image_id]
+        style = self._styles[image["area_id"]]
         return View(image_id=image_id, seed=self.seed, style=style, **{cue: image[f"cue_{cue}"] for cue in CUES})
 
-    @lru_cache(maxsize=1)  # noqa: B019 - towns are few and live as long as the process
+    @cached_property
     def _image_rows(self) -> dict[str, dict]:
         return dict(zip(self.images["image_id"], self.images.to_dict("records"), strict=True))
 
-    @lru_cache(maxsize=1)  # noqa: B019
+    @cached_property
     def _styles(self) -> dict[str, Style]:
         names = [field.name for field in fields(Style)]
         rows = self.truth[[f"style_{name}" for name in names]].itertuples(index=False, name=None)
@@ -175,7 +134,7 @@ def build_town(*, seed: int = 7, boroughs: int = 10, areas_per_borough: int = 24
     centres = shapely.get_coordinates(shapely.centroid(cells))
     latents = _latents(centres, borough, latent_rng)
     areas = _areas_frame(cells, borough, layout_rng)
-    styles = pd.DataFrame([asdict(_style(style_rng)) for _ in range(len(areas))]).add_prefix("style_")
+    styles = pd.DataFrame([asdict(random_style(style_rng)) for _ in range(len(areas))]).add_prefix("style_")
     truth = pd.concat([areas[["area_id"]], latents, styles], axis=1)
     images = _images_frame(cells, areas["area_id"].to_numpy(), latents, image_rng)
     return Town(seed=seed, areas=areas, truth=pd.DataFrame(truth), images=images)
@@ -302,55 +261,14 @@ def imd_score(domains: np.ndarray) -> np.ndarray:
     """IMD scores (n,) from domain latents (n, 7), as published: weighted sum of exponentially transformed ranks.
 
     E = -23 ln(1 - R (1 - exp(-100 / 23))), R the rank scaled to (0, 1] with 1 = most deprived
-    (English Indices of Deprivation 2019, Technical Report, appendix E).
+    (English Indices of Deprivation 2019, Technical Report, on the exponential transformation).
     """
     scaled = rankdata(domains, axis=0) / len(domains)
     transformed = -23 * np.log1p(-scaled * (1 - np.exp(-100 / 23)))
     return transformed @ np.array(list(IMD_WEIGHTS.values()))
 
 
-# --- styles and images ----------------------------------------------------------------------------------------------
-
-
-def _hex(hue: float, saturation: float, value: float) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hsv_to_rgb(hue % 1, saturation, value))
-
-
-def _style(rng: np.random.Generator) -> Style:
-    finish: Finish = (["brick", "render", "stone"] * 2)[rng.integers(6)]  # type: ignore[assignment]
-    if finish == "brick":
-        wall = (rng.uniform(-0.03, 0.12), rng.uniform(0.25, 0.62), rng.uniform(0.45, 0.80))
-    elif finish == "render":
-        wall = (rng.uniform(0, 1), rng.uniform(0.08, 0.45), rng.uniform(0.68, 0.95))
-    else:
-        wall = (rng.uniform(0.05, 0.70), rng.uniform(0.05, 0.25), rng.uniform(0.50, 0.80))
-    paler = min(wall[2] * rng.uniform(0.8, 1.2), 1.0)
-    second = (wall[0] + rng.uniform(-0.15, 0.15), wall[1] * rng.uniform(0.5, 1.3), paler)
-    slate_or_tile = 0.6 if rng.random() < 0.5 else rng.uniform(-0.02, 0.08)
-    sky = (rng.uniform(0.50, 0.68), rng.uniform(0.05, 0.60), rng.uniform(0.55, 0.95))
-    low = (rng.choice([0.08, 0.58]) + rng.uniform(-0.06, 0.06), rng.uniform(0.02, 0.32), rng.uniform(0.75, 0.98))
-    warmth = round(float(rng.uniform(0.90, 1.12)), 3)
-    return Style(
-        wall=_hex(*wall),
-        wall_second=_hex(*second),
-        accent=_hex(rng.uniform(0, 1), rng.uniform(0.45, 0.9), rng.uniform(0.35, 0.85)),
-        frame=_hex(rng.uniform(0, 1), rng.uniform(0.0, 0.15), rng.choice([0.25, 0.92])),
-        roof=_hex(slate_or_tile, rng.uniform(0.05, 0.45), rng.uniform(0.25, 0.55)),
-        sky_top=_hex(*sky),
-        sky_low=_hex(*low),
-        road=_hex(rng.uniform(0, 1), rng.uniform(0.0, 0.16), rng.uniform(0.34, 0.62)),
-        pavement=_hex(rng.uniform(0.0, 0.20), rng.uniform(0.0, 0.35), rng.uniform(0.50, 0.85)),
-        finish=finish,
-        floors=int(rng.integers(2, 5)),
-        window_columns=int(rng.integers(2, 4)),
-        window_height=round(float(rng.uniform(1.2, 1.9)), 2),
-        unit_width=round(float(rng.uniform(5.5, 8.5)), 2),
-        setback=round(float(rng.choice([0.0, 1.6, 2.6])), 2),
-        shop_share=round(float(rng.uniform(0.1, 0.6)), 2),
-        horizon=round(float(rng.uniform(0.46, 0.56)), 3),
-        cast=(warmth, 1.0, round(float(rng.uniform(0.86, 1.10)), 3)),
-        plan=int(rng.integers(2**31)),
-    )
+# --- images ----------------------------------------------------------------------------------------------
 
 
 def _images_frame(
@@ -367,9 +285,12 @@ def _images_frame(
     images = pd.DataFrame(rows)
     images.insert(0, "image_id", _image_ids(len(images), rng))
     _cross_borders(images, rng)
-    visible = pd.Series(latents["visible"].to_numpy(), index=area_ids).loc[images["area_id"]].to_numpy()
+    area = np.searchsorted(area_ids, images["area_id"].to_numpy())
+    visible = latents["visible"].to_numpy()[area]
     for cue, loading in CUES.items():
-        images[f"cue_{cue}"] = loading * visible + np.sqrt(1 - loading**2) * rng.normal(size=len(images))
+        habit, noise = rng.normal(size=len(area_ids))[area], rng.normal(size=len(images))
+        unexplained = np.sqrt(HABIT_SHARE) * habit + np.sqrt(1 - HABIT_SHARE) * noise
+        images[f"cue_{cue}"] = loading * visible + np.sqrt(1 - loading**2) * unexplained
     true = images[["x_m", "y_m"]].to_numpy()
     has_computed = rng.random(len(images)) > 0.04
     raw = true + np.where(has_computed[:, None], rng.normal(0, 6.0, true.shape), 0.0)

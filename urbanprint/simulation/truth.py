@@ -31,6 +31,6 @@ def cue_shares(images: pd.DataFrame, maps: np.ndarray, masks: np.ndarray) -> dic
     return {
         "CAM energy on planted cues": found.cam_share,
         "pixels of planted cues": found.pixel_share,
-        "gap, low": found.low,
-        "gap, high": found.high,
+        "gap low": found.low,
+        "gap high": found.high,
     }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from urbanprint.explanation.faithfulness import deletion_curve, energy_share
+from urbanprint.explanation.faithfulness import deletion_curve, energy_share, null_p_value
 
 CUE = 3
 
@@ -53,6 +53,13 @@ def test_views_of_one_area_count_as_one_witness() -> None:
     grouped = energy_share(maps, cues, [CUE], groups=np.repeat(np.arange(10), 4).astype(str))
     assert grouped.cam_share == single.cam_share
     assert grouped.high - grouped.low > 1.5 * (single.high - single.low)
+
+
+def test_a_map_on_the_cue_beats_every_random_map_and_a_random_one_does_not() -> None:
+    rng = np.random.default_rng(2)
+    null = [energy_share(rng.normal(size=(40, 4, 4)), masks(), [CUE]) for _ in range(19)]
+    assert null_p_value(energy_share(masks() == CUE, masks(), [CUE]), null) == pytest.approx(1 / 20)
+    assert null_p_value(min(null, key=lambda share: share.gap), null) == 1.0
 
 
 def test_unequal_numbers_are_refused() -> None:

@@ -1,0 +1,178 @@
+"""The whole way of a city through the command line: statistics, images, models, scores, map, report, MLflow."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from urbanprint import tables
+from urbanprint.models.card import load_model
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECRET = "MLY|1234567890|a-token-nobody-may-see"
+
+
+def urbanprint(*arguments: str, home: Path, catalogue: Path, **environment: str) -> subprocess.CompletedProcess:
+    (home / "dagster").mkdir(parents=True, exist_ok=True)
+    (home / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "--catalogue", str(catalogue), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "URBANPRINT_HOME": str(home / "data"),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "OMP_NUM_THREADS": "1",
+            "MAPILLARY_TOKEN": SECRET,
+            **environment,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("simville")
+
+
+@pytest.fixture(scope="module")
+def ran(home: Path) -> subprocess.CompletedProcess:
+    ran = urbanprint("run", "simville", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+def table(home: Path, asset: str) -> pd.DataFrame:
+    return pd.read_parquet(home / "data" / "tables" / asset / "simville.parquet")
+
+
+def test_it_ends_with_a_table_the_verdict_and_the_paths(ran: subprocess.CompletedProcess) -> None:
+    for line in ("Coordinates only", "Pictures: fine-tuned network", "simulated ceiling", "FORBIDDEN"):
+        assert line in ran.stdout
+    paths = re.findall(r"^(?:map|report) +(\S+)$", ran.stdout, flags=re.MULTILINE)
+    assert len(paths) == 2
+    assert all(Path(path).is_file() for path in paths)
+
+
+@pytest.mark.usefixtures("ran")
+def test_every_model_and_baseline_is_scored_under_every_kind_of_fold_with_an_interval(home: Path) -> None:
+    scores = tables.SCORES.validate(table(home, "scorecard"))
+    r2 = scores[(scores["measure"] == "r2") & (scores["indicator"] == "imd")]
+    wanted = {
+        (model, kind)
+        for model in ("mean", "coordinates", "neighbours", "probe", "imagewise")
+        for kind in ("random", "borough", "block")
+    }
+    assert set(zip(r2["model"], r2["kind"], strict=True)) == wanted
+    assert (r2["low"] < r2["high"]).all()
+
+
+@pytest.mark.usefixtures("ran")
+def test_models_are_safetensors_with_a_card_that_holds_their_scores(home: Path) -> None:
+    for name in ("probe", "imagewise"):
+        _, card = load_model(home / "data" / "models" / "simville" / name)
+        assert {row["model"] for row in card["scores"]} >= {"coordinates", name}
+        assert card["limits"]
+        assert set(card["labels"]) == {"imd", "crime"}
+    assert not [path for path in (home / "data").rglob("*") if path.suffix in (".pkl", ".pickle", ".pth")]
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_mlflow_holds_the_runs_and_the_released_models(home: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home}/data/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("simville")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"probe", "imagewise", "gradcam", "scorecard"}
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    assert runs["imagewise"].data.params["weights"] == "none"
+    assert len(client.get_metric_history(runs["imagewise"].info.run_id, "all/train_loss")) == 1
+    assert runs["imagewise"].inputs.dataset_inputs[0].dataset.name == "street_images"
+    for name in ("simville-probe", "simville-imagewise"):
+        released = client.get_model_version_by_alias(name, "current")
+        folder = Path(client.get_model_version_download_uri(name, released.version).removeprefix("file://"))
+        assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "card.json"}
+
+
+@pytest.mark.usefixtures("ran")
+def test_text_from_the_catalogue_and_from_creators_is_escaped_in_report_and_map(home: Path) -> None:
+    report = home / "data" / "reports" / "simville"
+    for page in ("index.html", "map.html"):
+        text = (report / page).read_text(encoding="utf-8")
+        assert "<b>surroundings</b>" not in text
+        assert "<script>alert(1)</script>" not in text
+    images = table(home, "street_images")
+    assert images["attribution"].str.contains("<script>", regex=False).any(), "the hostile creator has gone"
+
+
+@pytest.mark.usefixtures("ran")
+def test_no_secret_is_in_any_file(home: Path) -> None:
+    for path in home.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_second_run_downloads_nothing_and_trains_nothing_again(ran, home: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (home / "data" / "images").rglob("*") if path.is_file()}
+    predictions = table(home, "imagewise_model")
+    again = urbanprint("run", "simville", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in (home / "data" / "images").rglob("*") if path.is_file()} == before
+    pd.testing.assert_frame_equal(table(home, "imagewise_model"), predictions)
+
+
+def test_plan_says_what_will_be_asked(ran, home: Path) -> None:
+    plan = urbanprint("plan", "simville", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert plan.returncode == 0, plan.stderr
+    assert "60 areas" in plan.stdout
+    assert "images    at most 120" in plan.stdout
+    assert "free of charge" in plan.stdout
+
+
+def test_a_users_mistake_is_one_sentence_without_a_traceback(tmp_path: Path) -> None:
+    catalogue = tmp_path / "cities.toml"
+    text = (ROOT / "tests/catalogues/small.toml").read_text()
+    catalogue.write_text(text.replace('"X09000001"', '"X09000099"'))
+    refused = urbanprint("run", "simville", home=tmp_path, catalogue=catalogue)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.strip().splitlines()[-1].startswith("urbanprint: No area lies in district X09000099")
+
+    unknown = urbanprint("run", "simvile", home=tmp_path, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert unknown.returncode == 1
+    assert "did you mean 'simville'" in unknown.stderr
+
+
+def test_without_a_token_a_real_city_says_which_variable_to_set(tmp_path: Path) -> None:
+    catalogue = tmp_path / "cities.toml"
+    text = (ROOT / "tests/catalogues/small.toml").read_text()
+    catalogue.write_text(text.replace('endpoint = "simulation:/mapillary"\n', ""))
+    refused = urbanprint("run", "simville", home=tmp_path, catalogue=catalogue, MAPILLARY_TOKEN="")
+    assert refused.returncode == 1
+    assert "set the environment variable MAPILLARY_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_real_photographs_of_london_run_the_same_way_and_say_nothing_beyond_the_baselines(
+    realdata: Path, tmp_path: Path
+) -> None:
+    ran = urbanprint(
+        "run", "london-photographs", home=tmp_path, catalogue=ROOT / "tests/catalogues/london-photographs.toml",
+        URBANPRINT_REALDATA=str(realdata),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    images = pd.read_parquet(tmp_path / "data/tables/street_images/london-photographs.parquet")
+    manifest = pd.read_csv(realdata / "london_street" / "manifest.csv", dtype={"image_id": str})
+    lies_in = manifest["image_id"].map(images.set_index("image_id")["area_id"])
+    assert len(lies_in) == 99
+    assert (lies_in == manifest["actual_lsoa11"]).all()
+    assert (tmp_path / "data/reports/london-photographs/map.html").is_file()
+    summary = (tmp_path / "data/reports/london-photographs/summary.txt").read_text(encoding="utf-8")
+    assert re.search("nothing beyond|too few", summary), summary
