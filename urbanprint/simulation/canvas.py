@@ -63,10 +63,11 @@ class Canvas:
         keep = (1 - far) * light
         red, green, blue = colour
         haze = self.haze
+        # Pillow itself clips at 255.
         return (
-            min(255, int(red * keep + haze[0] * far)),
-            min(255, int(green * keep + haze[1] * far)),
-            min(255, int(blue * keep + haze[2] * far)),
+            int(red * keep + haze[0] * far),
+            int(green * keep + haze[1] * far),
+            int(blue * keep + haze[2] * far),
             CLASS_INDEX[name],
         )
 

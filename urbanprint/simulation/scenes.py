@@ -83,7 +83,9 @@ def _textured(street: Street, pixels: np.ndarray, mask: np.ndarray) -> np.ndarra
     rough = np.where(mask == CLASS_INDEX["vegetation"], np.float32(0.09), np.float32(0.016))
     gain = gain.reshape(height, width) + grain * rough
     exposure = np.array(street.style.cast, np.float32) * np.float32(street.rng.uniform(0.98, 1.02))
-    return np.clip(pixels * (gain[..., None] * exposure), 0, 255).astype(np.uint8)
+    lit = gain[..., None] * exposure
+    lit *= pixels
+    return np.minimum(lit, 255, out=lit).astype(np.uint8)
 
 
 def _stains(u: np.ndarray, v: np.ndarray, offset: np.ndarray) -> np.ndarray:

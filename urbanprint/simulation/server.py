@@ -16,6 +16,7 @@ import re
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -84,6 +85,7 @@ class SimulationServer:
         self._http: _Listener | None = None
 
     def __enter__(self) -> Self:
+        self.closing.clear()
         self._http = _Listener(("127.0.0.1", self._port), _Handler)
         self._http.simulation = self
         threading.Thread(target=self._http.serve_forever, args=(0.05,), name="simulation", daemon=True).start()
@@ -200,6 +202,11 @@ class _Listener(ThreadingHTTPServer):
         with self._changed:
             self._open.discard(request)
             self._changed.notify_all()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that hangs up is no error of the server; anything else is a bug and shows its traceback.
+        if not isinstance(sys.exception(), _GONE):
+            super().handle_error(request, client_address)
 
     def hang_up(self) -> None:
         """Break every open connection and wait for its thread."""

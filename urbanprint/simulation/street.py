@@ -58,6 +58,7 @@ class Street:
         self.ahead = rng.uniform(-0.45, 0.45)  # metres along the street
         # Neglect dulls paint: colours move towards a sooty grey.
         self.dull = 0.45 * self.decay
+        self.roof, self.accent = self._dulled(rgb(view.style.roof)), self._dulled(rgb(view.style.accent))
         sky = self._sky(view.style)
         self.canvas = Canvas(
             sky,
@@ -174,10 +175,9 @@ class Street:
         top = floors * _FLOOR_M + 0.5
         back = x + side * 9.0
         ridge = (x + side * 4.5, top + 2.6)
-        roof = self._dulled(rgb(style.roof))
         canvas.shape(
             ((x, top, z[0]), (x, top, z[1]), (ridge[0], ridge[1], z[1]), (ridge[0], ridge[1], z[0])),
-            canvas.ink(roof, middle, "roof", light),
+            canvas.ink(self.roof, middle, "roof", light),
         )
         # The gable towards the camera, in half shade.
         gable = canvas.ink(colour, z[0], "building", 0.78 * jitter)
@@ -208,7 +208,7 @@ class Street:
         margin = 0.06 * (z[1] - z[0])
         span = (z[0] + margin, z[1] - margin)
         middle = (z[0] * z[1]) ** 0.5
-        canvas.wall(x, span, (2.45, 3.05), canvas.ink(self._dulled(rgb(self.style.accent)), middle, "shop", light))
+        canvas.wall(x, span, (2.45, 3.05), canvas.ink(self.accent, middle, "shop", light))
         if not shuttered:
             glow = 0.85 + 0.3 * luck[0]
             canvas.wall(x, span, (0.0, 2.45), canvas.ink((74, 70, 66), middle, "shop", light))
@@ -242,10 +242,9 @@ class Street:
         canvas = self.canvas
         length = z[1] - z[0]
         start = z[0] + 0.08 * length
-        door = self._dulled(rgb(self.style.accent))
         frame = canvas.ink(rgb(self.style.frame), start, "building", light)
         canvas.wall(x, (start - 0.1, start + 1.15), (0.0, 2.5), frame)
-        canvas.wall(x, (start, start + 1.05), (0.0, 2.25), canvas.ink(door, start, "door", light))
+        canvas.wall(x, (start, start + 1.05), (0.0, 2.25), canvas.ink(self.accent, start, "door", light))
         self.counts["door"] += 1
         self._opening(x, (z[0] + 0.40 * length, z[0] + 0.88 * length), (0.85, 2.35), 64 * index, light)
 
