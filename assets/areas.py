@@ -1,5 +1,7 @@
 """From national tables to the areas of a city, and which of them and which points in them are looked at."""
 
+from typing import Any
+
 import dagster as dg
 import geopandas as gpd
 import pandas as pd
@@ -10,7 +12,12 @@ from assets.sources import PUBLISHERS
 from resources.cities import Cities
 from resources.workspace import Workspace
 
-_GROUP = {"group_name": "areas", "owners": OWNERS, "partitions_def": CITIES, "kinds": {"geopandas", "parquet"}}
+_GROUP: dict[str, Any] = {
+    "group_name": "areas",
+    "owners": OWNERS,
+    "partitions_def": CITIES,
+    "kinds": {"geopandas", "parquet"},
+}
 
 
 @dg.asset(

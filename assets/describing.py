@@ -6,6 +6,7 @@ content, so that what is downstream is rebuilt only when something changed.
 
 import base64
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -20,20 +21,26 @@ _PREVIEW_COLUMNS = 8
 
 
 def described(
-    table: pd.DataFrame, *, pictures: dict[str, bytes] | None = None, output: str = "result", **facts: Any
+    table: pd.DataFrame,
+    more: Mapping[str, Any] | None = None,
+    *,
+    pictures: Mapping[str, bytes] | None = None,
+    output: str = "result",
+    **facts: Any,
 ) -> dg.Output:
-    """Return `table` as an output with its row count, columns, content version, pictures (PNG) and further facts."""
+    """Return `table` as an output with row count, columns, content version, pictures (PNG) and further facts."""
     from urbanprint.tables import fingerprint  # pandera: only runs pay for it, not the code location
 
     preview = pd.DataFrame(table.drop(columns="geometry", errors="ignore")).iloc[:_PREVIEW_ROWS, :_PREVIEW_COLUMNS]
     metadata: dict[str, Any] = {
         "dagster/row_count": len(table),
         "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name, type=str(kind)) for name, kind in table.dtypes.items()]
+            columns=[dg.TableColumn(str(name), type=str(kind)) for name, kind in table.dtypes.items()]
         ),
         "first_rows": dg.MetadataValue.md(_as_markdown(preview)),
         **{name: picture(png) for name, png in (pictures or {}).items()},
         **facts,
+        **(more or {}),
     }
     return dg.Output(table, output_name=output, metadata=metadata, data_version=dg.DataVersion(fingerprint(table)))
 

@@ -1,5 +1,7 @@
 """Judgement: every score beside its baselines, with an interval, under each kind of fold; and what a leak shows."""
 
+from typing import Any
+
 import dagster as dg
 import geopandas as gpd
 import pandas as pd
@@ -10,7 +12,7 @@ from resources.cities import Cities
 from resources.tracking import Tracking
 from resources.workspace import Workspace
 
-_GROUP = {"group_name": "evaluation", "owners": OWNERS, "partitions_def": CITIES}
+_GROUP: dict[str, Any] = {"group_name": "evaluation", "owners": OWNERS, "partitions_def": CITIES}
 REGISTERED = ("probe", "imagewise")
 
 
@@ -89,7 +91,7 @@ def scorecard(
     chart = figures.score_chart(scores)
     with tracking.run(city.key, "scorecard", tags={"dagster_run": context.run_id}) as run:
         r2 = scores[(scores["measure"] == "r2") & (scores["indicator"] == "imd")]
-        run.metrics({f"r2_{row.model}_{row.kind}": row.value for row in r2.itertuples()})
+        run.metrics(dict(zip("r2_" + r2["model"] + "_" + r2["kind"], r2["value"], strict=True)))
         run.file("scorecard.csv", scores.to_csv(index=False))
         run.file("leakage_audit.csv", leakage_audit.to_csv(index=False))
         run.file("figures/scores.png", chart)

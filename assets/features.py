@@ -21,6 +21,7 @@ def image_embeddings(
     from urbanprint.progress import Printed
 
     training = cities.city(context.partition_key).training
+    size = training.embedding_size or training.size
     images = street_images[street_images["state"] == "fetched"]
     store = ImageStore(workspace.images)
     backbone = load_backbone(training.backbone, weights=training.weights, seed=training.seed)
@@ -28,10 +29,10 @@ def image_embeddings(
         features = embed(
             [store.path(sha256) for sha256 in images["sha256"]],
             backbone,
-            size=training.size,
+            size=size,
             progress=lambda done, of: bar("embedding images", done, of),
         )
     columns = [f"f{index:04d}" for index in range(features.shape[1])]
     embeddings = pd.DataFrame(features, columns=columns)
     embeddings.insert(0, "image_id", images["image_id"].to_numpy())
-    return described(embeddings, backbone=training.backbone, weights=training.weights, size_pixels=training.size)
+    return described(embeddings, backbone=training.backbone, weights=training.weights, size_pixels=size)

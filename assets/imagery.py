@@ -1,6 +1,7 @@
 """From points to pixels: what will be asked, what was fetched, and what the search for images met."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import geopandas as gpd
@@ -12,7 +13,7 @@ from resources.cities import Cities
 from resources.imagery import ImagerySources
 from resources.workspace import Workspace
 
-_GROUP = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
+_GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
@@ -101,8 +102,8 @@ def street_images(
     states = acquired.images["state"].value_counts()
     yield described(
         acquired.images,
+        {f"{state} images": int(count) for state, count in states.items()},
         output="street_images",
-        **{f"{state} images": int(count) for state, count in states.items()},
     )
     yield described(
         acquired.coverage,

@@ -1,5 +1,7 @@
 """What people look at: the interactive map and the report of a city, a folder that can be moved or zipped."""
 
+from typing import Any
+
 import dagster as dg
 import geopandas as gpd
 import pandas as pd
@@ -10,7 +12,7 @@ from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.workspace import Workspace
 
-_GROUP = {"group_name": "maps", "owners": OWNERS, "partitions_def": CITIES}
+_GROUP: dict[str, Any] = {"group_name": "maps", "owners": OWNERS, "partitions_def": CITIES}
 MODEL = "imagewise"
 """The model whose held-out predictions the map shows: named beforehand, not chosen by its score."""
 
@@ -97,18 +99,19 @@ def city_report(
         audit=leakage_audit,
         maps=load_maps(workspace.models(city.key) / "gradcam.npz"),
         path_of=ImageStore(workspace.images).path,
+        faithfulness=workspace.models(city.key) / "faithfulness.json",
         provenance={"Dagster run": context.run_id},
     )
     path = report.city_report(page, folder=folder)
-    known = {"ceiling": page.ceiling, "forbidden": page.forbidden}
-    table = report.score_table_text(scorecard, **known)
-    (folder / "summary.txt").write_text(f"{city.name}\n\n{table}\n\n{page.verdict}\n", encoding="utf-8")
+    table = report.score_table_text(scorecard, page.ceiling, page.forbidden)
+    words = "\n\n".join(filter(None, [city.name, table, page.verdict, page.faithfulness]))
+    (folder / "summary.txt").write_text(words + "\n", encoding="utf-8")
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(str(path)),
             "verdict": page.verdict,
-            "scores": picture(figures.score_chart(scorecard, **known)),
-            "score_table": dg.MetadataValue.md(report.score_table_markdown(scorecard, **known)),
+            "scores": picture(figures.score_chart(scorecard, ceiling=page.ceiling, forbidden=page.forbidden)),
+            "score_table": dg.MetadataValue.md(report.score_table_markdown(scorecard, page.ceiling, page.forbidden)),
         }
     )
 

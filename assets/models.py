@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from urbanprint.catalogue import City
     from urbanprint.models.imagewise import EpochRecord
 
-_GROUP = {"group_name": "models", "owners": OWNERS, "partitions_def": CITIES}
+_GROUP: dict[str, Any] = {"group_name": "models", "owners": OWNERS, "partitions_def": CITIES}
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
@@ -33,7 +33,7 @@ def folds(
     imaged = areas[areas["area_id"].isin(image_coverage.loc[image_coverage["outcome"] == "imaged", "area_id"])]
     table = make_folds(imaged, folds=plan.folds, seed=plan.seed, block_m=plan.block_m)
     counts = table.groupby("kind")["fold"].nunique()
-    return described(table, **{f"{kind} folds": int(count) for kind, count in counts.items()})
+    return described(table, {f"{kind} folds": int(count) for kind, count in counts.items()})
 
 
 @dg.asset(**_GROUP, kinds={"sklearn", "parquet"}, code_version="1")
@@ -87,9 +87,14 @@ def probe_model(
             buffer_m=city.evaluation.buffer_m,
             progress=bar,
         )
-        blocks = folds.drop_duplicates("area_id").set_index("area_id")["block"].to_dict()
+        blocks = dict(zip(folds["area_id"], folds["block"], strict=True))
         scores = _scored(predictions, baseline_predictions, folds, city)
-        config = {name: getattr(city.training, name) for name in ("backbone", "weights", "size")}
+        training = city.training
+        config = {
+            "backbone": training.backbone,
+            "weights": training.weights,
+            "size": training.embedding_size or training.size,
+        }
         folder = fit_areas(features, labels, images, blocks).save(
             workspace.models(city.key) / "probe", _card(city, config, folds, images, scores)
         )
@@ -111,7 +116,7 @@ def imagewise_model(
 
     An interrupted training resumes at its last checkpoint; a fold trained on the same data is not trained again.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
 
     from urbanprint.evaluation.crossfit import cross_fit
     from urbanprint.imagery.store import ImageStore
@@ -126,13 +131,8 @@ def imagewise_model(
     images = _usable(street_images, folds)
     images["path"] = [str(store.path(sha256)) for sha256 in images["sha256"]]
     labels = labels_of(areas, training.indicators)
-    config = ImagewiseConfig(
-        views=city.sample.views,
-        **{
-            name: getattr(training, name)
-            for name in ("backbone", "weights", "size", "epochs", "batch_areas", "learning_rate", "patience", "seed")
-        },
-    )
+    own = {field.name for field in fields(ImagewiseConfig)}
+    config = ImagewiseConfig(**{name: value for name, value in asdict(training).items() if name in own})
     folder = workspace.models(city.key)
     with tracking.run(city.key, "imagewise", tags={"dagster_run": context.run_id}) as run, Printed() as bar:
         _log_learning(run, city, images)
@@ -177,7 +177,7 @@ def _log_learning(run: TrackedRun, city: "City", images: pd.DataFrame) -> None:
 
     from urbanprint.tables import fingerprint
 
-    run.parameters({**asdict(city.training), "views": city.sample.views, "folds": city.evaluation.folds})
+    run.parameters({**asdict(city.training), "views_an_area": city.sample.views, "folds": city.evaluation.folds})
     run.dataset("street_images", digest=fingerprint(images), source=city.imagery.key, rows=len(images))
 
 
@@ -230,14 +230,14 @@ def _finished(
 ) -> dg.Output[pd.DataFrame]:
     """Log scores and model to the run and describe the predictions."""
     imd = scores[(scores["model"] == name) & (scores["indicator"] == "imd")]
-    run.metrics({f"{row.measure}_{row.kind}": row.value for row in imd.itertuples()})
+    run.metrics(dict(zip(imd["measure"] + "_" + imd["kind"], imd["value"], strict=True)))
     run.file("scores.csv", scores.to_csv(index=False))
     run.model(f"{city.key}-{name}", folder)
-    r2 = imd[imd["measure"] == "r2"].set_index("kind")
+    r2 = imd[imd["measure"] == "r2"].set_index("kind")["value"]
     return described(
         predictions,
+        {f"R2, {kind} folds": float(value) for kind, value in r2.items()},
         mlflow_run=dg.MetadataValue.text(run.run_id),
         model=dg.MetadataValue.path(str(folder)),
-        **{f"R2, {kind} folds": float(r2.loc[kind, "value"]) for kind in r2.index},
         **facts,
     )

@@ -37,7 +37,8 @@ def _deprivation(publisher: str) -> dg.AssetsDefinition:
     ) -> dg.Output[pd.DataFrame]:
         from urbanprint.indicators.england import read_district_lookup, read_file7, with_districts
 
-        tables, files = [], {}
+        tables: list[pd.DataFrame] = []
+        files: dict[str, str | int] = {}
         for edition, path, sha256 in _fetched(context, cities.editions(publisher), "deprivation", workspace, addresses):
             table = read_file7(path, edition=edition.key, areas_ranked=edition.areas_ranked)
             if edition.lookup:
@@ -48,7 +49,7 @@ def _deprivation(publisher: str) -> dg.AssetsDefinition:
                 files[f"{edition.key} areas without district in the lookup"] = len(unknown)
             tables.append(table)
             files[f"{edition.key} sha256"] = sha256
-        return described(pd.concat(tables, ignore_index=True), **files)
+        return described(pd.concat(tables, ignore_index=True), files)
 
     return deprivation
 
@@ -75,7 +76,7 @@ def _boundaries(publisher: str) -> dg.AssetsDefinition:
             frames.append(read.frame)
             facts[f"{edition.key} repaired geometries"] = ", ".join(read.repaired) or "none"
             facts[f"{edition.key} sha256"] = sha256
-        return described(gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs), **facts)
+        return described(gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs), facts)
 
     return boundaries
 

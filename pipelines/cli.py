@@ -167,11 +167,10 @@ class _Graph:
         self._instance = dg.DagsterInstance.get()
 
     def __enter__(self) -> "_Graph":
-        self._instance.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._instance.__exit__(*error)
+        self._instance.dispose()
 
     def sources(self, city: City, *, refresh: bool) -> None:
         """Make the national tables the city needs, unless they exist and hold its edition."""
@@ -231,13 +230,14 @@ def _why(result: "dg.ExecuteInProcessResult") -> str:
                     if ours
                     else f"{event.step_key} failed: {error.message.strip()}"
                 )
-    failed = [e.event_specific_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
-    names = [f"{c.check_name} of {c.asset_key.to_user_string()}" for c in failed if not c.passed]
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    names = [f"{check.check_name} of {check.asset_key.to_user_string()}" for check in failed]
     return f"run {result.run_id} failed its checks: {', '.join(names)}" if names else f"run {result.run_id} failed"
 
 
 def _subclasses(cls: type) -> list[type]:
-    return [cls, *[deeper for child in cls.__subclasses__() for deeper in _subclasses(child)]]
+    children: list[type] = cls.__subclasses__()
+    return [cls, *[deeper for child in children for deeper in _subclasses(child)]]
 
 
 if __name__ == "__main__":

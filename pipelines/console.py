@@ -31,7 +31,7 @@ class _Lines(logging.Handler):
             print(f"  {step:<28} {mark} {seconds}".rstrip(), file=sys.stderr)
 
 
-@dg.logger(description="A line a step on the terminal; everything else is in the web UI.")
+@dg.logger
 def terminal(_context: dg.InitLoggerContext) -> logging.Logger:
     """Return a logger that prints what a person at a terminal wants to see."""
     logger = logging.Logger("urbanprint.terminal", level=logging.DEBUG)  # Dagster logs step events at DEBUG

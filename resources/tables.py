@@ -16,13 +16,14 @@ class ParquetTables(dg.UPathIOManager):
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
         """Write beside and rename: a killed step leaves the former table, never half of a new one."""
-        beside = path.with_name(f".writing-{path.name}")
+        local = Path(str(path))
+        beside = local.with_name(f".writing-{local.name}")
         obj.to_parquet(beside)
-        Path(beside).replace(path)
+        beside.replace(local)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the table with geometry where the file has it."""
-        return read_parquet(Path(path))
+        return read_parquet(Path(str(path)))
 
 
 class Tables(dg.ConfigurableIOManagerFactory):

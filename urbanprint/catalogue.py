@@ -112,10 +112,16 @@ class Training:
     backbone: str = "resnet18"
     weights: str = "imagenet"
     """`imagenet`, the path of a weights file, or openly `none`."""
+    views: int = 4
+    """Images of an area drawn for each epoch; predictions use all of them."""
     size: int = 224
     """Side of the square an image is decoded to, in pixels."""
+    embedding_size: int | None = None
+    """The same for the frozen features, which are cheap; None: as `size`."""
     epochs: int = 30
     patience: int = 6
+    frozen_stages: int = 0
+    """Stages of the network, from the input, that keep their weights: a halving of the resolution ends a stage."""
     batch_areas: int = 16
     learning_rate: float = 3e-4
     indicators: tuple[str, ...] = tuple(INDICATORS)

@@ -1,5 +1,6 @@
 """What the report of a city says, gathered from its tables: verdict, sources, provenance, panel of explanations."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def report_content(
     audit: pd.DataFrame,
     maps: Mapping[str, np.ndarray],
     path_of: Callable[[str], Path],
+    faithfulness: Path,
     provenance: Mapping[str, str],
 ) -> ReportContent:
     """Return the content of the city's report.
@@ -74,6 +76,18 @@ def report_content(
             shown[shown["indicator"] == "imd"],
         ),
         map_address="map.html",
+        faithfulness=_faithful(faithfulness) if city.simulated else "",
+    )
+
+
+def _faithful(path: Path) -> str:
+    """The sentence on how much of the maps' energy lies on what was planted, from the figures at `path`."""
+    shares = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"GradCAM: {shares['CAM energy on planted cues']:.0%} of its energy lies on the objects planted by "
+        f"deprivation, which cover {shares['pixels of planted cues']:.0%} of the pixels (95 % interval of the difference "
+        f"{shares['gap low']:.3f} to {shares['gap high']:.3f}); networks with random weights put "
+        f"{shares['CAM energy on planted cues, random weights']:.0%} there."
     )
 
 
@@ -94,10 +108,7 @@ def forbidden_score(audit: pd.DataFrame) -> Estimate:
 
 def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds: pd.DataFrame, *, model: str) -> str:
     differences = pd.concat(
-        [
-            difference(predictions, model, baseline, folds=folds, seed=city.evaluation.seed)
-            for baseline in BASELINES
-        ],
+        [difference(predictions, model, baseline, folds=folds, seed=city.evaluation.seed) for baseline in BASELINES],
         ignore_index=True,
     )
     return verdict(scores, differences, model=model, names=_SPOKEN)
@@ -107,4 +118,5 @@ def _attributions(city: City, images: pd.DataFrame) -> tuple[Attribution, ...]:
     """Statistics first, then each line of credit of the images once."""
     statistics = Attribution("Statistics and boundaries", city.edition.attribution, city.edition.licence)
     credits = images[["attribution", "licence"]].drop_duplicates().sort_values("attribution")
-    return (statistics, *(Attribution("Images", row.attribution, row.licence) for row in credits.itertuples()))
+    pairs = zip(credits["attribution"], credits["licence"], strict=True)
+    return (statistics, *(Attribution("Images", text, licence) for text, licence in pairs))

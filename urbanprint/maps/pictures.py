@@ -39,21 +39,22 @@ def write_pictures(
     overlays.mkdir(exist_ok=True)
     limit = common_limit(np.stack(list(maps.values()))) if maps else 1.0
     pictures: dict[str, tuple[Picture, ...]] = {}
-    for done, row in enumerate(images.itertuples(), start=1):
-        path = path_of(row.sha256)
-        small = thumbnails / f"{row.sha256}.jpg"
+    rows = zip(images["image_id"], images["area_id"], images["sha256"], strict=True)
+    for done, (image_id, area_id, sha256) in enumerate(rows, start=1):
+        path = path_of(sha256)
+        small = thumbnails / f"{sha256}.jpg"
         if not small.is_file():
             small.write_bytes(thumbnail(path, width=WIDTH))
         explained = None
-        if row.image_id in maps:
+        if image_id in maps:
             # Drawn anew: the scale is common to all maps of a run and moves with them.
-            explained = overlays / f"{row.sha256}.jpg"
+            explained = overlays / f"{sha256}.jpg"
             drawn = BytesIO()
-            tinted = overlay(pixels(small, width=WIDTH), maps[row.image_id], limit)
+            tinted = overlay(pixels(small, width=WIDTH), maps[image_id], limit)
             Image.fromarray(tinted).save(drawn, "JPEG", quality=80)
             explained.write_bytes(drawn.getvalue())
-        picture = Picture(image_id=row.image_id, thumbnail=small, gradcam=explained, page=page_of(row.image_id))
-        pictures[row.area_id] = (*pictures.get(row.area_id, ()), picture)
+        picture = Picture(image_id=image_id, thumbnail=small, gradcam=explained, page=page_of(image_id))
+        pictures[area_id] = (*pictures.get(area_id, ()), picture)
         if progress is not None:
             progress(done, len(images))
     return pictures

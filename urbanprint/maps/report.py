@@ -79,6 +79,7 @@ class ReportContent:
     forbidden: Estimate | None = None
     gradcam_panel: bytes | None = None
     gradcam_caption: str = GRADCAM_CAPTION
+    faithfulness: str = ""
     map_address: str | None = None
     indicator: str = "imd"
     methods: tuple[str, ...] = field(default=METHODS)

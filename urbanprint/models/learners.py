@@ -50,7 +50,7 @@ def imagewise_learner(
     *,
     config: ImagewiseConfig,
     checkpoints: Path,
-    on_model: Callable[[Split, ImagewiseModel], None] | None = None,
+    on_model: Callable[[Split, ImagewiseModel], object] | None = None,
     on_epoch: Callable[[Split, EpochRecord], None] | None = None,
 ) -> Learner:
     """The fine-tuned network. Images also hold `path`; a finished fold under `checkpoints` is not trained again."""

@@ -8,6 +8,7 @@ without a position are reported in `unplaced`.
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ class Folder:
         twice = rows["image_id"][rows["image_id"].duplicated()]
         if len(twice):
             raise InputError(f"{manifest}: image {twice.iloc[0]!r} stands at two different positions or files")
-        return [_manifest_record(row) for row in rows.to_dict("records")]
+        return [_manifest_record({str(name): value for name, value in row.items()}) for row in rows.to_dict("records")]
 
     def _from_exif(self) -> list[ImageRecord]:
         records, unplaced = [], []
@@ -153,20 +154,20 @@ def _degrees(parts: tuple[float, ...], side: str, sides: str) -> float:
     return (degrees + minutes / 60 + seconds / 3600) * (1 if side == sides[0] else -1)
 
 
-def _manifest_record(row: dict[str, object]) -> ImageRecord:
+def _manifest_record(row: dict[str, Any]) -> ImageRecord:
     def given(name: str) -> str | None:
         value = row.get(name)
         return None if value is None or pd.isna(value) or value == "" else str(value)
 
-    heading = pd.to_numeric(given("heading"), errors="coerce") if given("heading") else None
+    heading = float(pd.to_numeric(pd.Series([given("heading")]), errors="coerce").iloc[0])
     return ImageRecord(
         image_id=str(row["image_id"]),
         sequence_id=given("sequence_id") or str(row["image_id"]),
-        longitude=float(row["longitude"]),  # type: ignore[arg-type]
-        latitude=float(row["latitude"]),  # type: ignore[arg-type]
+        longitude=float(row["longitude"]),
+        latitude=float(row["latitude"]),
         creator=given("creator"),
         captured_at_ms=_milliseconds(given("captured_at")),
-        heading=float(heading) % 360.0 if heading is not None and np.isfinite(heading) else None,
+        heading=heading % 360.0 if np.isfinite(heading) else None,
         address=str(row["file"]),
     )
 
@@ -178,4 +179,4 @@ def _milliseconds(text: str | None) -> int | None:
     if text.isdigit():
         return int(text)
     moment = pd.to_datetime(text, utc=True, errors="coerce")
-    return None if moment is pd.NaT else int(moment.timestamp() * 1000)
+    return None if pd.isna(moment) else int(moment.value // 1_000_000)
