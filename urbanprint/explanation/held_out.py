@@ -13,11 +13,11 @@ from urbanprint.maps.thumbnails import pixels
 from urbanprint.models.backbones import Backbone
 from urbanprint.models.imagewise import ImagewiseModel
 
-_CELLS = 7  # a ResNet's last map at 224 pixels; fewer cells point at nothing
+_CELLS = 6  # a ResNet ends with 7 at 224 pixels; fewer cells point at nothing, earlier layers see only edges
 
 
 def map_layer(backbone: Backbone, *, size: int) -> str:
-    """Return the deepest layer whose map of a picture of `size` pixels still has 7 cells a side."""
+    """Return the deepest layer whose map of a picture of `size` pixels still has 6 cells a side."""
     fine = [name for name, stride in backbone.strides.items() if size / stride >= _CELLS]
     return fine[-1]
 

@@ -85,8 +85,8 @@ def _faithful(path: Path) -> str:
     shares = json.loads(path.read_text(encoding="utf-8"))
     return (
         f"GradCAM: {shares['CAM energy on planted cues']:.0%} of its energy lies on the objects planted by "
-        f"deprivation, which cover {shares['pixels of planted cues']:.0%} of the pixels (95 % interval of the difference "
-        f"{shares['gap low']:.3f} to {shares['gap high']:.3f}); networks with random weights put "
+        f"deprivation, which cover {shares['pixels of planted cues']:.0%} of the pixels (95 % interval of the "
+        f"difference {shares['gap low']:.3f} to {shares['gap high']:.3f}); networks with random weights put "
         f"{shares['CAM energy on planted cues, random weights']:.0%} there."
     )
 
