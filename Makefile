@@ -10,8 +10,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 demo: $(READY)  ## run the embedded simulated city from statistics to map and report
 	$(BIN)/urbanprint demo
 
+# One thread each: two workers share the cores, and threads that wait for each other burn them.
 test: $(READY)  ## run the tests
-	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 lint: $(READY)  ## style, import rules, formatting
 	$(BIN)/ruff check .

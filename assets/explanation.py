@@ -15,6 +15,8 @@ from resources.tracking import Tracking
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from urbanprint.models.imagewise import ImagewiseModel
@@ -99,7 +101,15 @@ def _against_the_truth(
     untrained = []
     for seed in range(_NULLS):
         random = build(replace(trained.config, seed=seed), trained.indicators, weights="none")
-        untrained.append(
-            held_out_maps(shown, folds, kind=KIND, indicator="imd", model_of=lambda _fold, random=random: random)
-        )
+        maps_of_it = held_out_maps(shown, folds, kind=KIND, indicator="imd", model_of=_always(random))
+        untrained.append(maps_of_it)
     return cue_shares(shown, maps[some], masks_of(shown), untrained=untrained)
+
+
+def _always(model: "ImagewiseModel") -> "Callable[[int], ImagewiseModel]":
+    """The same model whatever the fold."""
+
+    def model_of(_fold: int) -> "ImagewiseModel":
+        return model
+
+    return model_of
