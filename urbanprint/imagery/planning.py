@@ -22,8 +22,8 @@ class Plan:
     price: str
 
     def as_table(self) -> pd.DataFrame:
-        """Return the plan as a table of one row."""
-        return pd.DataFrame([asdict(self)])
+        """Return the plan as a table of one row; minutes are NaN where there is no limit."""
+        return pd.DataFrame([asdict(self)]).astype({"minutes": float})
 
 
 def plan_imagery(city: City, sampled: pd.DataFrame, points: pd.DataFrame) -> Plan:
