@@ -47,6 +47,9 @@ NO_VALUE = "#b3bbc3"
 SIMPLIFY_M = 6.0
 """Simplification in metres, far below what a screen shows at street zoom; neighbours keep their common border."""
 
+SLIVER_M = 20.0
+"""Gaps between the areas of a borough up to twice this many metres wide are no border of the borough."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -127,8 +130,11 @@ def _rounded(shape: Any) -> dict[str, Any]:
 def _boroughs(outlines: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     """Each borough's name, outline and a point inside it for its label."""
     found = []
-    for district, shapes in outlines.groupby("district", sort=True).geometry:
-        whole = shapely.union_all(shapes.to_numpy())
+    metres = outlines.to_crs(outlines.estimate_utm_crs())
+    # Generalised boundaries leave slivers between neighbours, which would be drawn as borders: they are closed first.
+    closed = metres.buffer(SLIVER_M, join_style="mitre").groupby(metres["district"], sort=True).agg(shapely.union_all)
+    whole_boroughs = gpd.GeoSeries(closed, crs=metres.crs).buffer(-SLIVER_M, join_style="mitre")
+    for district, whole in whole_boroughs.simplify(SIMPLIFY_M).to_crs(4326).items():
         label = shapely.point_on_surface(whole)
         found.append({"name": district, "outline": _rounded(whole.boundary), "label": [label.y, label.x]})
     return found
