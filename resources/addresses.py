@@ -35,7 +35,7 @@ class Addresses(dg.ConfigurableResource):
                     self._server = SimulationServer(token=SIMULATION_TOKEN).__enter__()
         return str(self._server.url).rstrip("/") + "/" + address.removeprefix(SIMULATION_SCHEME).lstrip("/")
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Stop the embedded server if it was started."""
         self.close()
 

@@ -13,7 +13,10 @@ from urbanprint.maps.thumbnails import pixels
 from urbanprint.models.backbones import Backbone
 from urbanprint.models.imagewise import ImagewiseModel
 
-_CELLS = 6  # a ResNet ends with 7 at 224 pixels; fewer cells point at nothing, earlier layers see only edges
+# A ResNet ends with 7 cells a side at 224 pixels. For small pictures the layer was chosen on the simulated city after
+# looking: at 48 pixels maps of 12, 6 and 3 cells put 26 %, 31 % and 24 % of their energy on the planted objects, which
+# cover 26 %. So the demo's share is that of the best of three layers, not of one named beforehand.
+_CELLS = 6
 
 
 def map_layer(backbone: Backbone, *, size: int) -> str:
