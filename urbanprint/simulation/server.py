@@ -1,18 +1,10 @@
 """A loopback server that speaks the providers' real protocols about the simulated town.
 
-What belongs here is transport: routes, conditional and partial requests, faults, the log. What is answered is in
-`protocols.py`. Routes:
-
-    /statistics/file7.csv   /boundaries/areas.{gpkg,geojson,zip}      ETag, If-None-Match, Range, If-Range
-    /arcgis/rest/services/areas/FeatureServer/0[/query]               ArcGIS feature service
-    /mapillary/images   /mapillary/<image_id>                         Mapillary Graph API v4
-    /thumbs/<image_id>.jpg                                            signed addresses that expire
+What belongs here is transport: the log, faults, sockets. What is answered is in `protocols/`, a module a provider.
 """
 
 import contextlib
-import hashlib
 import json
-import re
 import select
 import socket
 import struct
@@ -21,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,11 +21,13 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from urbanprint.simulation.faults import TRANSPORT_FAULTS, Answer, Fault, faulty
-from urbanprint.simulation.protocols import FeatureService, GraphApi, boundary_table, open_data_files
+from urbanprint.simulation.protocols.arcgis import FeatureService
+from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.mapillary import GraphApi
+from urbanprint.simulation.protocols.open_data import OpenData, boundary_table
+from urbanprint.simulation.protocols.wire import Provider
 from urbanprint.simulation.town import Town, build_town
 
-LAST_MODIFIED = "Wed, 01 Jan 2025 00:00:00 GMT"
-_LAYER = "/arcgis/rest/services/areas/FeatureServer/0"
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
@@ -73,10 +66,12 @@ class SimulationServer:
     ) -> None:
         self.town = town or build_town()
         self.requests: list[RequestRecord] = []
-        self.graph = GraphApi(
-            self.town, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box, image_width=image_width
-        )
-        self.layer = FeatureService(boundary_table(self.town), page)
+        camera = Camera(self.town, width=image_width)
+        self._providers: list[Provider] = [
+            OpenData(self.town),
+            FeatureService(boundary_table(self.town), page),
+            GraphApi(self.town, camera, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
+        ]
         self.closing = threading.Event()
         self._faults = list(faults)
         self._log_path = log_path
@@ -113,11 +108,6 @@ class SimulationServer:
         with self._lock:
             self._faults.append(fault)
 
-    @cached_property
-    def files(self) -> dict[str, tuple[bytes, str]]:
-        """The open-data files, written when first asked for."""
-        return open_data_files(self.town)
-
     def fault_for(self, path: str) -> Fault | None:
         """The first fault that strikes this request."""
         with self._lock:
@@ -125,24 +115,8 @@ class SimulationServer:
 
     def answer(self, path: str, query: dict[str, str], headers: Any) -> Answer:
         """The sound answer to a request."""
-        if path.startswith(("/statistics/", "/boundaries/")):
-            with self._lock:
-                found = self.files.get(path)
-            return _not_found(path) if found is None else _file_answer(*found, headers)
-        if path == _LAYER:
-            return self.layer.metadata(query)
-        if path == f"{_LAYER}/query":
-            return self.layer.query(query)
-        if match := re.fullmatch(r"/mapillary/(\w+)", path):
-            refusal = self.graph.refusal(query, headers.get("Authorization"))
-            if refusal is not None:
-                return refusal
-            if match[1] == "images":
-                return self.graph.search(query, self.url)
-            return self.graph.entity(match[1], query, self.url)
-        if match := re.fullmatch(r"/thumbs/(\d+)\.jpg", path):
-            return self.graph.thumbnail(match[1], query)
-        return _not_found(path)
+        answers = (provider.answer(path, query, headers, self.url) for provider in self._providers)
+        return next((answer for answer in answers if answer is not None), _not_found(path))
 
     def record(self, entry: RequestRecord) -> None:
         """Append to the log, and to its file."""
@@ -155,29 +129,6 @@ class SimulationServer:
 
 def _not_found(path: str) -> Answer:
     return Answer(f"no such file: {path}".encode(), 404, "text/plain; charset=utf-8")
-
-
-def _file_answer(content: bytes, content_type: str, headers: Any) -> Answer:
-    """A file under the rules of conditional and partial requests (RFC 9110, 13 and 14)."""
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    described = (("ETag", etag), ("Last-Modified", LAST_MODIFIED), ("Accept-Ranges", "bytes"))
-    asked = headers.get("If-None-Match")
-    if asked is not None:
-        tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
-        if etag in tags or "*" in tags:
-            return Answer(b"", 304, content_type, described)
-    elif headers.get("If-Modified-Since") == LAST_MODIFIED:
-        return Answer(b"", 304, content_type, described)
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", headers.get("Range", ""))
-    if wanted is None or wanted.groups() == ("", "") or headers.get("If-Range", etag) not in (etag, LAST_MODIFIED):
-        return Answer(content, 200, content_type, described)
-    first, last = wanted.groups()
-    start = int(first) if first else max(0, len(content) - int(last))
-    stop = min(int(last) + 1, len(content)) if first and last else len(content)
-    if start >= stop:
-        return Answer(b"", 416, content_type, (*described, ("Content-Range", f"bytes */{len(content)}")))
-    part = ("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
-    return Answer(content[start:stop], 206, content_type, (*described, part))
 
 
 class _Listener(ThreadingHTTPServer):

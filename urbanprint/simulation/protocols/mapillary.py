@@ -1,168 +1,52 @@
-"""What the simulated providers answer: open-data files, an ArcGIS feature service, the Mapillary Graph API.
-
-What belongs here is content and its errors, as the real services give them; no sockets. Transport, faults and the
-log are in `server.py`.
-"""
+"""The Mapillary Graph API v4: search, entities, thumbnails at signed addresses that expire."""
 
 import hashlib
 import hmac
-import io
-import json
-import tempfile
+import re
 import time
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 
 from urbanprint.simulation.faults import Answer
-from urbanprint.simulation.scenes import jpeg, render
-from urbanprint.simulation.statistics import file7
+from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.wire import Headers, Query, json_answer
 from urbanprint.simulation.town import Town
 
-_FIXED_DATE = (2025, 1, 1, 0, 0, 0)
 _SIGNING_KEY = b"simulation"
 _THUMB_SIZES = {"thumb_256_url": 256, "thumb_1024_url": 1024, "thumb_2048_url": 2048, "thumb_original_url": 4096}
 _LARGEST_LIMIT = 2000
 _LARGEST_BOX_DEG = 0.01
-
-Query = Mapping[str, str]
-
-
-# --- open data ------------------------------------------------------------------------------------------------------
-
-
-def open_data_files(town: Town) -> dict[str, tuple[bytes, str]]:
-    """Path -> bytes and content type; the same town gives the same bytes, so that an ETag stays true."""
-    boundaries = boundary_table(town)
-    return {
-        "/statistics/file7.csv": (file7(town).to_csv(index=False).encode(), "text/csv; charset=utf-8"),
-        "/boundaries/areas.gpkg": (_written(boundaries, "areas.gpkg")["areas.gpkg"], "application/geopackage+sqlite3"),
-        "/boundaries/areas.geojson": (boundaries.to_json(drop_id=True).encode(), "application/geo+json"),
-        "/boundaries/areas.zip": (_zipped(_written(boundaries, "areas.shp")), "application/zip"),
-    }
-
-
-def boundary_table(town: Town) -> gpd.GeoDataFrame:
-    """The areas under the column names that the Office for National Statistics gives its boundaries."""
-    return gpd.GeoDataFrame(
-        {
-            "FID": np.arange(1, len(town.areas) + 1),
-            "LSOA11CD": town.areas["area_id"],
-            "LSOA11NM": town.areas["name"],
-        },
-        geometry=town.areas.geometry,
-        crs=town.areas.crs,
-    )
-
-
-def _written(table: gpd.GeoDataFrame, name: str) -> dict[str, bytes]:
-    # GDAL writes the time of day into both formats unless told otherwise.
-    dated = {} if name.endswith(".gpkg") else {"DBF_DATE_LAST_UPDATE": "2025-01-01"}
-    with tempfile.TemporaryDirectory() as folder:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2025-01-01T00:00:00.000Z"})
-        try:
-            table.drop(columns="FID").to_file(Path(folder) / name, engine="pyogrio", **dated)
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-
-
-def _zipped(members: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, _FIXED_DATE), content, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
-
-
-# --- ArcGIS feature service -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureService:
-    """Layer 0 of a feature service over the boundaries; errors come in a 200, as ArcGIS sends them."""
-
-    table: gpd.GeoDataFrame
-    page: int
-
-    def metadata(self, query: Query) -> Answer:
-        """The layer's description, the part of it that clients read."""
-        if query.get("f") != "json":
-            return _arcgis_error("Invalid or missing input parameters.", ["only f=json is simulated"])
-        kinds = {"FID": "esriFieldTypeOID"}
-        return _json(
-            {
-                "currentVersion": 11.4,
-                "id": 0,
-                "name": "areas",
-                "type": "Feature Layer",
-                "geometryType": "esriGeometryPolygon",
-                "objectIdField": "FID",
-                "maxRecordCount": self.page,
-                "supportedQueryFormats": "JSON, geoJSON",
-                "capabilities": "Query",
-                "advancedQueryCapabilities": {"supportsPagination": True, "supportsOrderBy": True},
-                "fields": [
-                    {"name": name, "type": kinds.get(name, "esriFieldTypeString"), "alias": name}
-                    for name in ("FID", "LSOA11CD", "LSOA11NM")
-                ],
-            }
-        )
-
-    def query(self, query: Query) -> Answer:
-        """A count, or one page of features as GeoJSON."""
-        if query.get("where", "").replace(" ", "") != "1=1":
-            return _arcgis_error("Unable to complete operation.", ["Unable to perform query operation."])
-        if query.get("returnCountOnly") == "true":
-            return _json({"count": len(self.table)})
-        if query.get("f") != "geojson" or query.get("outSR", "4326") != "4326":
-            return _arcgis_error("Invalid or missing input parameters.", ["only f=geojson in 4326 is simulated"])
-        try:
-            offset = int(query.get("resultOffset") or 0)
-            wanted = min(int(query.get("resultRecordCount") or self.page), self.page)
-        except ValueError:
-            return _arcgis_error("Invalid query parameters.", ["'resultOffset' and 'resultRecordCount' are numbers"])
-        page = self.table.iloc[offset : offset + wanted]
-        body = json.loads(page.to_json(drop_id=True))
-        features = [{**feature, "id": feature["properties"]["FID"]} for feature in body["features"]]
-        answer: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-        if offset + wanted < len(self.table):
-            answer["properties"] = {"exceededTransferLimit": True}
-        return _json(answer)
-
-
-def _arcgis_error(message: str, details: list[str]) -> Answer:
-    return _json({"error": {"code": 400, "message": message, "details": details}})
-
-
-# --- Mapillary Graph API v4 -----------------------------------------------------------------------------------------
 
 
 class GraphApi:
     """The Mapillary Graph API over the images of a town, with its thumbnails.
 
     A box that holds more than `dense_box` images is refused as too much data; addresses of thumbnails live
-    `thumb_lifetime_s` seconds. No picture is larger than the camera's own `image_width`.
+    `thumb_lifetime_s` seconds.
     """
 
-    def __init__(self, town: Town, *, token: str, thumb_lifetime_s: float, dense_box: int, image_width: int) -> None:
-        self._town = town
+    def __init__(self, town: Town, camera: Camera, *, token: str, thumb_lifetime_s: float, dense_box: int) -> None:
+        self._camera = camera
         self._token = token
         self._lifetime_s = thumb_lifetime_s
         self._dense_box = dense_box
-        self._width = image_width
         self._images = {image["image_id"]: image for image in town.images.to_dict("records")}
         # A search lists from one edge of the box on: a small limit shows one side of a neighbourhood.
         self._by_edge = sorted(self._images.values(), key=lambda image: image["latitude"])
         self._positions = np.array([[image["longitude"], image["latitude"]] for image in self._by_edge])
-        self.picture = lru_cache(maxsize=1024)(self._picture)
+
+    def answer(self, path: str, query: Query, headers: Headers, base: str) -> Answer | None:
+        """`/mapillary/images`, `/mapillary/<image_id>` and the thumbnails they name."""
+        if match := re.fullmatch(r"/thumbs/(\d+)\.jpg", path):
+            return self.thumbnail(match[1], query)
+        if not (match := re.fullmatch(r"/mapillary/(\w+)", path)):
+            return None
+        refusal = self.refusal(query, headers.get("Authorization"))
+        if refusal is not None:
+            return refusal
+        return self.search(query, base) if match[1] == "images" else self.entity(match[1], query, base)
 
     def refusal(self, query: Query, authorization: str | None) -> Answer | None:
         """The answer to a request without a good token, None when the token is good."""
@@ -199,7 +83,7 @@ class GraphApi:
             if isinstance(node, Answer):
                 return node
             found.append(node)
-        return _json({"data": found})
+        return json_answer({"data": found})
 
     def entity(self, image_id: str, query: Query, base: str) -> Answer:
         """`GET /<image_id>?fields=...`."""
@@ -213,7 +97,7 @@ class GraphApi:
                 error_subcode=33,
             )
         node = self._node(image, _fields(query), base, searching=False)
-        return node if isinstance(node, Answer) else _json(node)
+        return node if isinstance(node, Answer) else json_answer(node)
 
     def thumbnail(self, image_id: str, query: Query) -> Answer:
         """The JPEG at a signed address; 403 when the signature is wrong or its time is over."""
@@ -222,10 +106,7 @@ class GraphApi:
             return Answer(b"Bad URL hash", 403, "text/plain; charset=utf-8")
         if int(expiry, 16) < time.time():
             return Answer(b"URL signature expired", 403, "text/plain; charset=utf-8")
-        return Answer(self.picture(image_id, min(int(size), self._width)), 200, "image/jpeg")
-
-    def _picture(self, image_id: str, width: int) -> bytes:
-        return jpeg(render(self._town.view(image_id), width=width, height=width * 3 // 4))
+        return Answer(self._camera.picture(image_id, int(size)), 200, "image/jpeg")
 
     def _node(self, image: dict, fields: Iterable[str], base: str, *, searching: bool) -> dict[str, Any] | Answer:
         """The asked fields that the image has, and always its id."""
@@ -255,12 +136,12 @@ class GraphApi:
             "creator": {"username": image["creator"], "id": _number(image["creator"])},
             "exif_orientation": 1,
             "geometry": raw,
-            "height": self._width * 3 // 4,
+            "height": self._camera.width * 3 // 4,
             "is_pano": bool(image["is_pano"]),
             "make": "Simulated",
             "model": "Pinhole",
             "sequence": image["sequence_id"],
-            "width": self._width,
+            "width": self._camera.width,
         }
         expiry = f"{int(time.time() + self._lifetime_s):x}"
         for name, size in _THUMB_SIZES.items():
@@ -283,8 +164,4 @@ def _signature(image_id: str, size: str, expiry: str) -> str:
 
 def _graph_error(status: int, message: str, code: int, *, kind: str = "MLYApiException", **extra: object) -> Answer:
     error = {"message": message, "type": kind, "code": code, **extra, "fbtrace_id": "A0000000000000000000000"}
-    return _json({"error": error}, status)
-
-
-def _json(body: Mapping[str, Any], status: int = 200) -> Answer:
-    return Answer(json.dumps(body).encode(), status)
+    return json_answer({"error": error}, status)
