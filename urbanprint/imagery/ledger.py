@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS searches (
 CREATE TABLE IF NOT EXISTS images (
     source TEXT NOT NULL, image_id TEXT NOT NULL, sequence_id TEXT NOT NULL, creator TEXT, captured_at_ms INTEGER,
     longitude REAL NOT NULL, latitude REAL NOT NULL, heading REAL, licence TEXT NOT NULL, attribution TEXT NOT NULL,
+    is_panorama INTEGER NOT NULL DEFAULT 0, quality REAL,
     request TEXT, area_id TEXT, address TEXT, state TEXT NOT NULL DEFAULT 'found', reason TEXT,
     attempts INTEGER NOT NULL DEFAULT 0, sha256 TEXT, width INTEGER, height INTEGER,
     PRIMARY KEY (source, image_id)
@@ -74,16 +75,16 @@ class Ledger:
         rows = [
             (
                 source, record.image_id, record.sequence_id, record.creator, record.captured_at_ms, record.longitude,
-                record.latitude, record.heading, terms.licence, terms.credit(record.creator), request, area_id,
-                record.address,
+                record.latitude, record.heading, record.licence or terms.licence, terms.credit(record.creator),
+                record.is_panorama, record.quality, request, area_id, record.address,
             )
             for record, area_id in found
         ]  # fmt: skip
         with self._writing() as write:
             write.executemany(
                 "INSERT INTO images (source, image_id, sequence_id, creator, captured_at_ms, longitude, latitude,"
-                " heading, licence, attribution, request, area_id, address)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " heading, licence, attribution, is_panorama, quality, request, area_id, address)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (source, image_id) DO UPDATE SET address = excluded.address, area_id = excluded.area_id",
                 rows,
             )

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from shapely.geometry.base import BaseGeometry
 
 from urbanprint.errors import InputError
-from urbanprint.imagery.records import ImageRecord, RejectedImage, Terms
+from urbanprint.imagery.records import ImageRecord, RejectedImage, Terms, identifier
 
 _COLUMNS = {
     "file": ("file", "filename", "path", "image"),
@@ -52,7 +52,12 @@ class Folder:
         listed = self._manifest or self._folder
         return f"{listed}@{listed.stat().st_mtime_ns}"
 
-    def find(self, area: BaseGeometry) -> Iterator[ImageRecord]:
+    @property
+    def price(self) -> float:
+        """Free."""
+        return 0.0
+
+    def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
         """Yield the photographs in the bounding box of `area` (EPSG:4326)."""
         west, south, east, north = area.bounds
         longitudes, latitudes = self._positions
@@ -103,13 +108,19 @@ class Folder:
                 )
             rows[name] = numbers
         if "image_id" not in rows:
-            rows["image_id"] = rows["file"].map(lambda file: Path(file).stem)
+            rows["image_id"] = rows["file"].map(lambda file: identifier(Path(file).stem))
         # One image found from two areas stands in two rows: the same image, once.
         rows = rows.drop_duplicates(["image_id", "file", "longitude", "latitude"])
         twice = rows["image_id"][rows["image_id"].duplicated()]
         if len(twice):
             raise InputError(f"{manifest}: image {twice.iloc[0]!r} stands at two different positions or files")
-        return [_manifest_record({str(name): value for name, value in row.items()}) for row in rows.to_dict("records")]
+        records = []
+        for index, row in rows.iterrows():
+            try:
+                records.append(_manifest_record({str(name): value for name, value in row.items()}))
+            except InputError as error:
+                raise InputError(f"{manifest} row {int(str(index)) + 2}: {error}") from None
+        return records
 
     def _from_exif(self) -> list[ImageRecord]:
         records, unplaced = [], []
@@ -123,7 +134,11 @@ class Folder:
                     longitude, latitude = position
                     records.append(
                         ImageRecord(
-                            image_id=file, sequence_id=file, longitude=longitude, latitude=latitude, address=file
+                            image_id=identifier(file),
+                            sequence_id=identifier(file),
+                            longitude=longitude,
+                            latitude=latitude,
+                            address=file,
                         )
                     )
         self.unplaced = tuple(unplaced)

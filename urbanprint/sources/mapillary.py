@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import requests
 from shapely.geometry.base import BaseGeometry
 
@@ -73,7 +74,12 @@ class Mapillary:
         """What decides the answer of a search besides the area."""
         return f"mapillary/images?fields={_FIELDS}&is_pano=false"
 
-    def find(self, area: BaseGeometry) -> Iterator[ImageRecord]:
+    @property
+    def price(self) -> float:
+        """Free."""
+        return 0.0
+
+    def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
         """Yield every flat image in the bounding box of `area` (EPSG:4326), each once."""
         seen: set[str] = set()
         for box in _boxes(area.bounds):

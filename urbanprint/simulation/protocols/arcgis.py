@@ -63,7 +63,7 @@ class FeatureService:
         except ValueError:
             return _arcgis_error("Invalid query parameters.", ["'resultOffset' and 'resultRecordCount' are numbers"])
         page = self.table.iloc[offset : offset + wanted]
-        body = json.loads(page.tojson_answer(drop_id=True))
+        body = json.loads(page.to_json(drop_id=True))
         features = [{**feature, "id": feature["properties"]["FID"]} for feature in body["features"]]
         answer: dict[str, Any] = {"type": "FeatureCollection", "features": features}
         if offset + wanted < len(self.table):
