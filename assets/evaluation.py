@@ -24,9 +24,11 @@ def area_predictions(
 ) -> dg.Output[pd.DataFrame]:
     """Held-out predictions of every model and baseline side by side: no area is predicted by a model that saw it."""
     from urbanprint.maps import figures
+    from urbanprint.maps.content import shown_predictions
 
-    predictions = pd.concat([baseline_predictions, probe_model, imagewise_model], ignore_index=True)
-    shown = predictions[(predictions["model"] == "imagewise") & (predictions["kind"] == "borough")]
+    made = [table for table in (baseline_predictions, probe_model, imagewise_model) if len(table)]
+    predictions = pd.concat(made, ignore_index=True)
+    shown = shown_predictions(predictions)
     return described(
         predictions,
         pictures={"scatter": figures.scatter(shown), "error_by_decile": figures.error_by_decile(shown)},
@@ -104,10 +106,13 @@ def scorecard(
 
 
 @dg.asset(**_GROUP, kinds={"mlflow"}, code_version="1", deps=["probe_model", "imagewise_model", "scorecard"])
-def released_models(context: dg.AssetExecutionContext, tracking: Tracking) -> dg.MaterializeResult:
+def released_models(
+    context: dg.AssetExecutionContext, tracking: Tracking, area_predictions: pd.DataFrame
+) -> dg.MaterializeResult:
     """The alias `current` of each registered model, moved once the checks of the scorecard have passed."""
     city = context.partition_key
-    released = {f"{city}-{name}": f"version {tracking.release(f'{city}-{name}')}" for name in REGISTERED}
+    made = [name for name in REGISTERED if (area_predictions["model"] == name).any()]
+    released = {f"{city}-{name}": f"version {tracking.release(f'{city}-{name}')}" for name in made}
     return dg.MaterializeResult(metadata=released)
 
 

@@ -11,8 +11,11 @@ import pandas as pd
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.tracking import Tracking
+from resources.tracking import PANEL, PANEL_TAG, Tracking
 from resources.workspace import Workspace
+
+KIND = "borough"
+"""Explanations are of the models under borough folds, the ones the map shows."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
 
 _TESTED = 200
 _NULLS = 5
-KIND = "borough"
-"""Explanations are of the models under borough folds, the ones the map shows."""
 
 
 @dg.asset(
@@ -46,8 +47,10 @@ def gradcam_maps(
     area_predictions: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
     """Signed GradCAM of each image: where it raises or lowers the predicted deprivation. Raw maps stay in one file."""
+    import numpy as np
+
     from urbanprint.explanation.gradcam import common_limit
-    from urbanprint.explanation.held_out import held_out_maps, save_maps, spread_panel
+    from urbanprint.explanation.held_out import held_out_maps, save_maps, spread_panel, spread_views
     from urbanprint.imagery.store import ImageStore
     from urbanprint.models.imagewise import load_imagewise
     from urbanprint.progress import Printed
@@ -55,6 +58,12 @@ def gradcam_maps(
     city = cities.city(context.partition_key)
     store = ImageStore(workspace.images)
     models = workspace.models(city.key)
+    held_out = area_predictions.query("model == 'imagewise' and kind == @KIND and indicator == 'imd'")
+    if held_out.empty:
+        save_maps(models / "gradcam.npz", street_images.iloc[:0], np.empty((0, 1, 1), dtype=np.float32))
+        (models / "faithfulness.json").unlink(missing_ok=True)
+        reason = f"no network was trained on pixels: the terms of {city.imagery.provider} do not allow keeping them"
+        return described(street_images.iloc[:0][["image_id", "area_id", "sha256"]], not_explained=reason)
     usable = (street_images["state"] == "fetched") & street_images["area_id"].isin(folds["area_id"])
     images = street_images.loc[usable, ["image_id", "area_id", "sha256"]].reset_index(drop=True)
     images["path"] = [str(store.path(sha256)) for sha256 in images["sha256"]]
@@ -68,20 +77,22 @@ def gradcam_maps(
             progress=lambda done, of: bar("explaining images", done, of),
         )
     save_maps(models / "gradcam.npz", images, maps)
-    held_out = area_predictions.query("model == 'imagewise' and kind == @KIND and indicator == 'imd'")
     panel = spread_panel(images, maps, areas, held_out)
+    in_panel = images["image_id"].iloc[spread_views(images, held_out)].tolist()
     facts: dict[str, float] = {}
     if city.simulated:
         facts = _against_the_truth(images, maps, folds, load_imagewise(models / "imagewise"))
         (models / "faithfulness.json").write_text(json.dumps(facts, indent=2))
     with tracking.run(city.key, "gradcam", tags={"dagster_run": context.run_id}) as run:
-        run.file("figures/gradcam.png", panel)
+        run.file(PANEL, panel)
+        run.tag(PANEL_TAG, " ".join(in_panel))
         run.metrics({name.replace(" ", "_").replace(",", ""): value for name, value in facts.items()})
     return described(
         images.drop(columns="path"),
         facts,
         pictures={"panel": panel},
         common_scale=common_limit(maps),
+        images_in_panel=" ".join(in_panel),
         mlflow_run=run.run_id,
     )
 

@@ -10,20 +10,39 @@ import pandas as pd
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.imagery import ImagerySources
+from resources.imagery import ImagerySources, image_store
 from resources.workspace import Workspace
 
 _GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
 
 
-@dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
+@dg.asset(**_GROUP, kinds={"parquet"}, code_version="2")
 def imagery_plan(
-    context: dg.AssetExecutionContext, cities: Cities, sampled_areas: pd.DataFrame, sample_points: pd.DataFrame
+    context: dg.AssetExecutionContext,
+    cities: Cities,
+    workspace: Workspace,
+    sampled_areas: pd.DataFrame,
+    sample_points: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
-    """What the coming run asks of the imagery provider at most: areas, points, searches, images, minutes, price."""
-    from urbanprint.imagery.planning import plan_imagery
+    """What the coming run asks of the provider at most: areas, points, searches, images, minutes, price, budget."""
+    from contextlib import closing
 
-    return described(plan_imagery(cities.city(context.partition_key), sampled_areas, sample_points).as_table())
+    from urbanprint.imagery.ledger import Ledger
+    from urbanprint.imagery.planning import plan_imagery
+    from urbanprint.sources.providers import price_of, searches_points
+
+    city = cities.city(context.partition_key)
+    with closing(Ledger(workspace.ledger(city.key))) as ledger:
+        plan = plan_imagery(
+            city,
+            sampled_areas,
+            sample_points,
+            ledger=ledger,
+            price=price_of(city.imagery),
+            budget_images=city.imagery.budget,
+            searches_points=searches_points(city.imagery),
+        )
+    return described(plan.as_table())
 
 
 class ImageryRefresh(dg.Config):
@@ -40,14 +59,14 @@ class ImageryRefresh(dg.Config):
         "street_images": dg.AssetOut(
             kinds={"parquet", "jpeg"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             description="The manifest, a row an image: where it is from, which area it lies in, what became of it. "
-            "Pixels lie in the image store under their SHA-256.",
+            "Pixels lie in the image store under their SHA-256; where the terms forbid that, only features do.",
         ),
         "image_coverage": dg.AssetOut(
             kinds={"parquet"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             description="Which areas have imagery: an area without is replaced within its deprivation decile, "
             "and how often that happens is a result.",
         ),
@@ -65,45 +84,65 @@ def street_images(
     imagery_plan: pd.DataFrame,
 ) -> Iterator[dg.Output]:
     """Fetch the images of the sample; what an interrupted run has fetched is kept and not asked for again."""
+    import time
     from contextlib import closing
     from datetime import timedelta
+    from functools import partial
 
     from urbanprint.errors import SourceError
     from urbanprint.imagery.acquisition import acquire
     from urbanprint.imagery.ledger import Ledger
-    from urbanprint.imagery.store import ImageStore
+    from urbanprint.imagery.quality import examine, weed
+    from urbanprint.imagery.retention import expire
     from urbanprint.maps import figures
     from urbanprint.progress import Printed
     from urbanprint.sources.http import HttpStatusError
+    from urbanprint.sources.limits import ProviderDown
 
     city = cities.city(context.partition_key)
-    context.log.info(
-        f"asking for at most {imagery_plan['images'].item()} images in {imagery_plan['areas'].item()} areas"
-    )
     days = config.search_again_after_days
+    store = image_store(city, workspace)
+    quality = city.imagery.quality
+    plan = imagery_plan.iloc[0]
+    context.log.info(f"asking for at most {plan['images']} images in {plan['areas']} areas, price: {plan['price']}")
     with closing(Ledger(workspace.ledger(city.key))) as ledger:
+        source = imagery_sources.source(city.imagery, ledger)
+        expired = expire(ledger, store, source.terms, time.time(), source=source.name)
         try:
             acquired = acquire(
                 areas=areas,
                 sampled=sampled_areas,
                 points=sample_points,
-                source=imagery_sources.source(city.imagery),
+                source=source,
                 ledger=ledger,
-                store=ImageStore(workspace.images),
+                store=store,
                 views=city.sample.views,
                 threads=city.imagery.threads,
                 stale_after=None if days is None else timedelta(days=days),
                 progress=Printed(),
+                inspect=partial(examine, quality=quality),
+                weed=partial(
+                    weed,
+                    spacing_m=quality.spacing_m,
+                    distance_bits=quality.distance_bits,
+                    within_m=quality.duplicate_within_m,
+                ),
             )
         except HttpStatusError:
-            raise  # refused for good: a wrong token does not become right by waiting
+            raise  # refused for good: a wrong key does not become right by waiting
+        except ProviderDown as error:
+            raise dg.RetryRequested(max_retries=2, seconds_to_wait=60) from error
         except SourceError as error:
             raise dg.RetryRequested(max_retries=2, seconds_to_wait=20) from error
+    if acquired.stopped:
+        context.log.warning(acquired.stopped)
     states = acquired.images["state"].value_counts()
     yield described(
         acquired.images,
         {f"{state} images": int(count) for state, count in states.items()},
         output="street_images",
+        removed_after_their_time=expired,
+        notes="\n".join([*getattr(source, "notes", ()), *filter(None, [acquired.stopped])]) or "none",
     )
     yield described(
         acquired.coverage,
@@ -111,3 +150,34 @@ def street_images(
         pictures={"coverage_by_decile": figures.coverage_by_decile(acquired.coverage)},
         areas_without_imagery=int((acquired.coverage["outcome"] == "no imagery").sum()),
     )
+
+
+@dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
+def image_quality(street_images: pd.DataFrame, areas: gpd.GeoDataFrame) -> dg.Output[pd.DataFrame]:
+    """How many images were rejected, by reason, source and deprivation decile, beside those that were kept."""
+    from urbanprint.imagery.quality import rejections
+    from urbanprint.maps.coverage_figures import rejection_chart
+
+    table = rejections(street_images, areas)
+    return described(table, pictures={"rejections": rejection_chart(table)})
+
+
+@dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
+def coverage_bias(
+    context: dg.AssetExecutionContext,
+    cities: Cities,
+    areas: gpd.GeoDataFrame,
+    sampled_areas: pd.DataFrame,
+    sample_points: pd.DataFrame,
+    street_images: pd.DataFrame,
+    image_coverage: pd.DataFrame,
+) -> dg.Output[pd.DataFrame]:
+    """The share of areas, street points and people with imagery by decile, source and year: who is in the picture."""
+    from urbanprint.imagery import coverage
+    from urbanprint.maps.coverage_figures import coverage_bias_chart
+
+    least = cities.city(context.partition_key).sample.least_images
+    bias = coverage.coverage_bias(
+        areas, sampled_areas, sample_points, street_images, image_coverage, least_images=least
+    )
+    return described(bias, pictures={"coverage_bias": coverage_bias_chart(bias)})

@@ -7,14 +7,11 @@ import geopandas as gpd
 import pandas as pd
 
 from assets.describing import OWNERS, picture
-from assets.explanation import KIND
 from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.workspace import Workspace
 
 _GROUP: dict[str, Any] = {"group_name": "maps", "owners": OWNERS, "partitions_def": CITIES}
-MODEL = "imagewise"
-"""The model whose held-out predictions the map shows: named beforehand, not chosen by its score."""
 
 
 @dg.asset(**_GROUP, kinds={"folium", "html"}, code_version="1", deps=["gradcam_maps"])
@@ -30,27 +27,28 @@ def deprivation_map(
     """The interactive map: observed, predicted, their difference, images; photographs and GradCAM in a popup."""
     from urbanprint.explanation.held_out import load_maps
     from urbanprint.imagery.store import ImageStore
+    from urbanprint.maps.content import shown_predictions
     from urbanprint.maps.deprivation_map import deprivation_map
     from urbanprint.maps.pictures import write_pictures
     from urbanprint.progress import Printed
-    from urbanprint.sources.terms import terms_of
+    from urbanprint.sources.providers import terms_of
 
     city = cities.city(context.partition_key)
-    folder = workspace.report(city.key)
-    maps = load_maps(workspace.models(city.key) / "gradcam.npz")
-    shown = street_images[(street_images["state"] == "fetched") & street_images["image_id"].isin(list(maps))]
+    folder, terms = workspace.report(city.key), terms_of(city.imagery)
+    maps = load_maps(workspace.models(city.key) / "gradcam.npz") if terms.may_show else {}
+    photographs = street_images[(street_images["state"] == "fetched") & street_images["image_id"].isin(list(maps))]
     with Printed() as bar:
         pictures = write_pictures(
-            shown,
+            photographs,
             folder=folder,
             path_of=ImageStore(workspace.images).path,
             maps=maps,
-            page_of=terms_of(city.imagery).page_of,
+            page_of=terms.page_of,
             progress=lambda done, of: bar("drawing pictures", done, of),
         )
     path = deprivation_map(
         areas,
-        _shown(area_predictions),
+        shown_predictions(area_predictions),
         street_images,
         folder=folder,
         pictures=pictures,
@@ -60,7 +58,11 @@ def deprivation_map(
         report="index.html",
     )
     return dg.MaterializeResult(
-        metadata={"map": dg.MetadataValue.path(str(path)), "size_bytes": path.stat().st_size, "pictures": len(shown)}
+        metadata={
+            "map": dg.MetadataValue.path(str(path)),
+            "size_bytes": path.stat().st_size,
+            "pictures": len(photographs),
+        }
     )
 
 
@@ -72,6 +74,7 @@ def city_report(
     areas: gpd.GeoDataFrame,
     street_images: pd.DataFrame,
     image_coverage: pd.DataFrame,
+    coverage_bias: pd.DataFrame,
     folds: pd.DataFrame,
     area_predictions: pd.DataFrame,
     prediction_intervals: pd.DataFrame,
@@ -83,9 +86,12 @@ def city_report(
     from urbanprint.explanation.held_out import load_maps
     from urbanprint.imagery.store import ImageStore
     from urbanprint.maps import content, figures, report
+    from urbanprint.maps.attribution import attribution_page
+    from urbanprint.sources.providers import terms_of
 
     city = cities.city(context.partition_key)
-    folder = workspace.report(city.key)
+    folder, terms = workspace.report(city.key), terms_of(city.imagery)
+    shown = content.shown_predictions(area_predictions)
     page = content.report_content(
         city,
         areas=areas,
@@ -93,14 +99,22 @@ def city_report(
         coverage=image_coverage,
         folds=folds,
         all_predictions=area_predictions,
-        shown=_shown(area_predictions),
+        shown=shown,
         scores=scorecard,
-        interval_coverage=measured_coverage(_shown(area_predictions), prediction_intervals, folds=folds),
+        interval_coverage=measured_coverage(shown, prediction_intervals, folds=folds),
         audit=leakage_audit,
-        maps=load_maps(workspace.models(city.key) / "gradcam.npz"),
+        maps=load_maps(workspace.models(city.key) / "gradcam.npz") if terms.may_show else {},
+        bias=coverage_bias,
         path_of=ImageStore(workspace.images).path,
         faithfulness=workspace.models(city.key) / "faithfulness.json",
         provenance={"Dagster run": context.run_id},
+    )
+    attribution_page(
+        street_images,
+        editions=[city.edition],
+        terms={city.imagery.provider: terms},
+        folder=folder,
+        title=city.name,
     )
     path = report.city_report(page, folder=folder)
     table = report.score_table_text(scorecard, page.ceiling, page.forbidden)
@@ -114,8 +128,3 @@ def city_report(
             "score_table": dg.MetadataValue.md(report.score_table_markdown(scorecard, page.ceiling, page.forbidden)),
         }
     )
-
-
-def _shown(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The held-out predictions that map and report show."""
-    return predictions[(predictions["model"] == MODEL) & (predictions["kind"] == KIND)]

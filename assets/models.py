@@ -26,11 +26,13 @@ _GROUP: dict[str, Any] = {"group_name": "models", "owners": OWNERS, "partitions_
 def folds(
     context: dg.AssetExecutionContext, cities: Cities, areas: gpd.GeoDataFrame, image_coverage: pd.DataFrame
 ) -> dg.Output[pd.DataFrame]:
-    """Which fold tests each imaged area: random areas, whole boroughs, spatial blocks with a buffer."""
+    """Which fold tests each area with enough images: random areas, whole boroughs, spatial blocks with a buffer."""
     from urbanprint.evaluation.splits import make_folds
+    from urbanprint.imagery.coverage import enough_images
 
     plan = cities.city(context.partition_key).evaluation
-    imaged = areas[areas["area_id"].isin(image_coverage.loc[image_coverage["outcome"] == "imaged", "area_id"])]
+    enough = enough_images(image_coverage, cities.city(context.partition_key).sample.least_images)
+    imaged = areas[areas["area_id"].isin(enough.index[enough])]
     table = make_folds(imaged, folds=plan.folds, seed=plan.seed, block_m=plan.block_m)
     counts = table.groupby("kind")["fold"].nunique()
     return described(table, {f"{kind} folds": int(count) for kind, count in counts.items()})
@@ -68,10 +70,13 @@ def probe_model(
 ) -> dg.Output[pd.DataFrame]:
     """Held-out predictions of a ridge on the frozen features of an area's views; penalty chosen inside training."""
     from urbanprint.evaluation.crossfit import cross_fit
+    from urbanprint.models.card import write_training_images
     from urbanprint.models.learners import fit_areas, labels_of, probe_learner
     from urbanprint.progress import Printed
+    from urbanprint.sources.providers import require_training
 
     city = cities.city(context.partition_key)
+    require_training(city.imagery)
     images = _usable(street_images, folds)
     features = image_embeddings.set_index("image_id")
     labels = labels_of(areas, city.training.indicators)
@@ -93,11 +98,12 @@ def probe_model(
         config = {
             "backbone": training.backbone,
             "weights": training.weights,
-            "size": training.embedding_size or training.size,
+            "size": training.frozen_size,
         }
         folder = fit_areas(features, labels, images, blocks).save(
             workspace.models(city.key) / "probe", _card(city, config, folds, images, scores)
         )
+        write_training_images(folder, images["image_id"])
         return _finished(run, city, "probe", folder, predictions, scores)
 
 
@@ -115,18 +121,25 @@ def imagewise_model(
     """Held-out predictions of the network fine-tuned on an area's views, all indicators at once.
 
     An interrupted training resumes at its last checkpoint; a fold trained on the same data is not trained again.
+    Where the terms forbid keeping pixels there is nothing to train on, and the table is empty.
     """
     from dataclasses import asdict, fields
 
     from urbanprint.evaluation.crossfit import cross_fit
     from urbanprint.imagery.store import ImageStore
     from urbanprint.maps import figures
+    from urbanprint.models.card import write_training_images
     from urbanprint.models.imagewise import ImagewiseConfig
     from urbanprint.models.learners import imagewise_learner, labels_of, train_on_all
     from urbanprint.progress import Printed
+    from urbanprint.sources.providers import require_training, terms_of
 
     city = cities.city(context.partition_key)
     training = city.training
+    require_training(city.imagery)
+    if not terms_of(city.imagery).may_store:
+        nothing = baseline_predictions.iloc[:0]
+        return described(nothing, not_trained=f"the terms of {city.imagery.provider} do not allow keeping pixels")
     store = ImageStore(workspace.images)
     images = _usable(street_images, folds)
     images["path"] = [str(store.path(sha256)) for sha256 in images["sha256"]]
@@ -142,8 +155,9 @@ def imagewise_model(
                 folds,
                 config=config,
                 checkpoints=folder / "checkpoints",
-                on_model=lambda split, model: model.save(
-                    folder / "folds" / f"{split.kind}-{split.fold}", _card(city, {}, folds, images, None)
+                on_model=lambda split, model: write_training_images(
+                    model.save(folder / "folds" / f"{split.kind}-{split.fold}", _card(city, {}, folds, images, None)),
+                    images.loc[images["area_id"].isin(split.train), "image_id"],
                 ),
                 on_epoch=lambda split, epoch: _log_epoch(run, f"{split.kind}-{split.fold}", epoch),
             ),
@@ -163,6 +177,7 @@ def imagewise_model(
         run.file("figures/training_curves.png", curves)
         scores = _scored(predictions, baseline_predictions, folds, city)
         saved = model.save(folder / "imagewise", _card(city, {}, folds, images, scores))
+        write_training_images(saved, images["image_id"])
         return _finished(run, city, "imagewise", saved, predictions, scores, training_curves=picture(curves))
 
 

@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
     run.set_defaults(command=_run)
 
+    takedown = commands.add_parser("takedown", help="remove an image and every picture made of it, for good")
+    takedown.add_argument("image", help="its identifier at the provider")
+    takedown.set_defaults(command=_takedown)
+
     demo = commands.add_parser("demo", help=f"run the embedded simulated city, {DEMO_CITY}: no keys, no internet")
     demo.set_defaults(command=_run, city=DEMO_CITY, refresh_sources=False)
 
@@ -98,19 +102,23 @@ def _plan(options: argparse.Namespace) -> int:
         graph.make(city, only=["areas", "sampled_areas", "sample_points", "imagery_plan"])
         plan = graph.table("imagery_plan", city).iloc[0]
     minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
+    budget = "" if plan["budget"] != plan["budget"] else f"\n  budget    {plan['budget']:,.0f} paid requests left"
     print(
-        f"{city.name}: {plan['areas']} areas with {plan['points']} points ({plan['reserves']} areas in reserve)\n"
-        f"  searches  at most {plan['searches']}, more where an answer is full\n"
-        f"  images    at most {plan['images']}\n"
+        f"{city.name}: {plan['areas']:,} areas with {plan['points']:,} points ({plan['reserves']:,} areas in reserve)\n"
+        f"  searches  at most {plan['searches']:,}, free; more where an answer is full\n"
+        f"  images    at most {plan['images']:,} ({plan['found']:,} found so far, {plan['held']:,} of them fetched)\n"
         f"  time      {minutes}\n"
-        f"  price     {plan['price']}"
+        f"  price     {plan['price']}{budget}"
     )
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
+    from urbanprint.sources.providers import require_training
+
     city = catalogue.city(options.city)
+    require_training(city.imagery)  # asked before the first image is paid for
     with _Graph(catalogue) as graph:
         graph.sources(city, refresh=options.refresh_sources)
         graph.make(city)
@@ -118,6 +126,26 @@ def _run(options: argparse.Namespace) -> int:
         print((graph.report(city) / "summary.txt").read_text(encoding="utf-8"))
         print(f"map     {graph.report(city) / 'map.html'}")
         print(f"report  {graph.report(city) / 'index.html'}")
+    return 0
+
+
+def _takedown(options: argparse.Namespace) -> int:
+    import dagster as dg
+
+    from pipelines.definitions import build_resources
+    from pipelines.takedown import take_down
+
+    resources = build_resources()
+    with dg.DagsterInstance.get() as instance:
+        removed = take_down(
+            options.image, workspace=resources["workspace"], tracking=resources["tracking"], instance=instance
+        )
+    print(f"{options.image} is taken down in {', '.join(removed.cities)} and will not be fetched again.")
+    print(f"  removed  pixels, {len(removed.files)} files, {removed.panels} panels, {len(removed.runs)} runs with one")
+    for model in removed.models:
+        print(f"  learned from it: {model}")
+    for city in removed.cities:
+        print(f"  build again without it: urbanprint run {city}")
     return 0
 
 

@@ -53,7 +53,7 @@ def build_resources(*, home: Path | None = None, catalogue: Path | None = None) 
         "workspace": workspace,
         "cities": Cities(path=str(catalogue) if catalogue else None),
         "addresses": addresses,
-        "imagery_sources": ImagerySources(addresses=addresses),
+        "imagery_sources": ImagerySources(addresses=addresses, workspace=workspace),
         "tracking": Tracking(workspace=workspace),
         "io_manager": Tables(workspace=workspace),
     }

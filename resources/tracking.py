@@ -16,6 +16,15 @@ import dagster as dg
 from resources.workspace import Workspace
 
 ALIAS = "current"
+PANEL = "figures/gradcam.png"
+PANEL_TAG = "images_in_panel"
+"""Tag of a run: the images its GradCAM panel shows, so that it can be removed when one of them is taken down."""
+
+
+def _artifacts(location: str) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location)
 
 
 class Tracking(dg.ConfigurableResource):
@@ -44,6 +53,29 @@ class Tracking(dg.ConfigurableResource):
         version = max(client.search_model_versions(f"name = '{model}'"), key=lambda found: int(found.version))
         client.set_registered_model_alias(model, ALIAS, version.version)
         return str(version.version)
+
+    def models_trained_on(self, image_id: str) -> list[str]:
+        """Return the registered models that have learned from an image, as `name version N`."""
+        from urbanprint.models.card import TRAINING_IMAGES_FILE
+
+        client = self._client()
+        found = []
+        for version in client.search_model_versions():
+            artifacts = _artifacts(client.get_model_version_download_uri(version.name, version.version))
+            if TRAINING_IMAGES_FILE in {file.path for file in artifacts.list_artifacts()}:
+                listed = Path(artifacts.download_artifacts(TRAINING_IMAGES_FILE)).read_text(encoding="utf-8")
+                if image_id in listed.splitlines():
+                    found.append(f"{version.name} version {version.version}")
+        return sorted(found)
+
+    def remove_panels(self, image_id: str) -> int:
+        """Remove the GradCAM panels that show an image from the runs they were logged to; return how many."""
+        client = self._client()
+        runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+        showing = [run for run in runs if image_id in run.data.tags.get(PANEL_TAG, "").split()]
+        for run in showing:
+            _artifacts(run.info.artifact_uri).delete_artifacts(PANEL)
+        return len(showing)
 
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -109,6 +141,10 @@ class TrackedRun:
             name=name, digest=digest[:36], source_type="local", source=source, profile=json.dumps({"num_rows": rows})
         )
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self.client.set_tag(self.run_id, name, value)
 
     def file(self, name: str, content: bytes | str) -> None:
         """Log a figure or a table as an artifact called `name`."""

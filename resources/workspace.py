@@ -44,6 +44,16 @@ class Workspace(dg.ConfigurableResource):
         return self._folder("images")
 
     @property
+    def features(self) -> Path:
+        """Vectors of images whose pixels may not be kept, by content hash."""
+        return self._folder("features")
+
+    @property
+    def limits(self) -> Path:
+        """One small file a provider, through which all runs of this machine keep its rate limit together."""
+        return self._folder("limits")
+
+    @property
     def tracking(self) -> Path:
         """The MLflow database and its artifacts."""
         return self._folder("mlflow")

@@ -14,6 +14,7 @@ import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -46,25 +47,96 @@ class Edition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What a picture has to be to count (`urbanprint.imagery.quality`). Grey levels run from 0 to 255."""
+
+    least_side: int = 32
+    """Pixels of the shorter side: no network takes less."""
+    most_pixels: int = 80_000_000
+    """Width times height, known before anything is decoded; Pillow itself refuses from 89,478,485 on."""
+    darkest: float = 40.0
+    brightest: float = 250.0
+    """Bounds of the mean grey level."""
+    flattest: float = 0.8
+    """Share of the pixels that have one grey level, from which on a picture is a placeholder."""
+    blurriest: float = 60.0
+    """Least variance of the Laplacian at 256 pixels across. Of 105 sharp street photographs the least has 148; blurred
+    by half a percent of their width, 95 % fall below 60."""
+    distance_bits: int = 4
+    """Two pictures of one place are the same when at most so many of the 64 bits of their hashes differ; -1: never."""
+    duplicate_within_m: float = 20.0
+    """How far apart one place is, in metres: the error of a phone's position in a street."""
+    spacing_m: float = 0.0
+    """Least distance between two images, in metres. 0: none, as views in several directions share one position."""
+
+    def __post_init__(self) -> None:
+        _require(self.least_side >= 1, "least_side", "at least 1 pixel", self.least_side)
+        _require(1 <= self.most_pixels <= 89_478_485, "most_pixels", "1 to 89478485 pixels", self.most_pixels)
+        _require(0 <= self.darkest <= 255, "darkest", "a grey level, 0 to 255", self.darkest)
+        _require(self.darkest < self.brightest <= 255, "brightest", "above darkest, at most 255", self.brightest)
+        _require(0 < self.flattest <= 1, "flattest", "a share above 0, at most 1", self.flattest)
+        _require(self.blurriest >= 0, "blurriest", "at least 0", self.blurriest)
+        _require(-1 <= self.distance_bits <= 16, "distance_bits", "-1 (off) to 16 bits", self.distance_bits)
+        _require(
+            0 <= self.duplicate_within_m <= 1000, "duplicate_within_m", "0 to 1000 metres", self.duplicate_within_m
+        )
+        _require(0 <= self.spacing_m <= 1000, "spacing_m", "0 (off) to 1000 metres", self.spacing_m)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Imagery:
     """Where street images come from."""
 
     key: str
-    provider: Literal["mapillary", "folder"]
+    provider: Literal["mapillary", "street-view", "panoramax", "kartaview", "folder"]
     endpoint: str | None = None
-    """Address of the Mapillary Graph API, if not the public one."""
-    token_variable: str = "MAPILLARY_TOKEN"
-    """Name of the environment variable that holds the access token; the token itself never stands in a file."""
+    """Address of the provider's interface, if not the public one."""
+    key_variable: str | None = None
+    """Name of the environment variable that holds the key, if not the provider's usual one; the key itself never
+    stands in a file."""
+    secret_variable: str | None = None
+    """The same for the secret that signs requests."""
     folder: str | None = None
     manifest: str | None = None
     """CSV beside the images with a position a row; without it positions are read from EXIF."""
-    licence: str | None = None
-    attribution: str | None = None
+
+    captured_from: date | None = None
+    captured_before: date | None = None
+    panoramas: bool = False
+    """Panoramas instead of flat views."""
+    creators: tuple[str, ...] = ()
+    """Only images of these people; empty: of everyone."""
+    least_quality: float | None = None
+    """The provider's own score of a picture, in [0, 1]."""
+    quality: Quality = field(default_factory=Quality)
+
+    radius_m: int = 50
+    """How far from a sample point an image may lie, for a provider that is asked about points, in metres."""
     threads: int = 16
     per_minute: int | None = None
+    budget: int | None = None
+    """Paid requests that may ever be made for a city; needed where images cost money."""
+
+    licence: str | None = None
+    attribution: str | None = None
+    may_store: bool | None = None
+    may_train: bool | None = None
+    may_show: bool | None = None
+    """What your own agreement with the provider allows, where it differs from the public terms."""
+    keep_days: float | None = None
+    """For how long pixels may be kept."""
 
     def __post_init__(self) -> None:
         _require(self.threads >= 1, "threads", "at least 1", self.threads)
+        _require(self.radius_m >= 1, "radius_m", "at least 1 metre", self.radius_m)
+        _require(self.per_minute is None or self.per_minute >= 1, "per_minute", "at least 1", self.per_minute)
+        _require(self.budget is None or self.budget >= 0, "budget", "at least 0 requests", self.budget)
+        _require(self.keep_days is None or self.keep_days > 0, "keep_days", "more than 0 days", self.keep_days)
+        _require(
+            self.least_quality is None or 0 <= self.least_quality <= 1, "least_quality", "0 to 1", self.least_quality
+        )
+        if self.captured_from and self.captured_before:
+            _require(self.captured_from < self.captured_before, "captured_before", "later than captured_from", None)
         if self.provider == "folder":
             for name in ("folder", "licence", "attribution"):
                 _require(getattr(self, name) is not None, name, "given when provider is folder", None)
@@ -80,12 +152,15 @@ class Sample:
     """Images wanted in an area."""
     spacing_m: float = 30.0
     """Least distance between two sample points, in metres."""
+    least_images: int = 1
+    """An area with fewer images is left to its reserve, and nothing is predicted for it."""
     seed: int = 7
 
     def __post_init__(self) -> None:
         _require(self.areas == "all" or self.areas >= 1, "areas", 'at least 1, or "all"', self.areas)
         _require(self.views >= 1, "views", "at least 1", self.views)
         _require(self.spacing_m >= 0, "spacing_m", "at least 0 metres", self.spacing_m)
+        _require(1 <= self.least_images <= self.views, "least_images", "from 1 to views", self.least_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +201,11 @@ class Training:
     learning_rate: float = 3e-4
     indicators: tuple[str, ...] = tuple(INDICATORS)
     seed: int = 7
+
+    @property
+    def frozen_size(self) -> int:
+        """Side of the square the frozen network sees, in pixels."""
+        return self.embedding_size or self.size
 
     def __post_init__(self) -> None:
         _require(self.size >= 32, "size", "at least 32 pixels", self.size)
@@ -298,8 +378,12 @@ class _Reader:
             raise CatalogueError(f"{self._path}: [{where}] {name}: expected {expected}, found {found!r}") from None
 
     def _value(self, value: Any, hint: Any, name: str, where: str) -> Any:
-        if is_dataclass(hint):
-            return value
+        if isinstance(hint, type) and is_dataclass(hint):
+            if isinstance(value, hint):
+                return value
+            if not isinstance(value, dict):
+                raise CatalogueError(f"{self._path}: [{where}] {name} must be a table: [{where}.{name}]")
+            return self.record(hint, value, f"{where}.{name}")
         if not _fits(value, hint):
             raise CatalogueError(f"{self._path}: [{where}] {name}: expected {_described(hint)}, found {value!r}")
         if get_origin(hint) is tuple:
@@ -330,6 +414,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint) if option is not type(None))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is date:  # a moment is a date with too much to it
+        return isinstance(value, date) and not isinstance(value, datetime)
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
 
 
@@ -341,4 +427,4 @@ def _described(hint: Any) -> str:
         return f"a list, each item {_described(get_args(hint)[0])}"
     if origin is types.UnionType or str(origin) == "typing.Union":
         return " or ".join(_described(option) for option in get_args(hint) if option is not type(None))
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}[hint]

@@ -25,6 +25,10 @@ class SourceError(UrbanprintError):
     """An imagery provider refused, failed for good, or answered something that is not its protocol."""
 
 
+class BudgetSpent(UrbanprintError):
+    """The budget of paid requests is spent; the message says how many there were and what to do to go on."""
+
+
 class MissingSecret(UrbanprintError):
     """An access token or key is needed and not set; the message names the environment variable."""
 

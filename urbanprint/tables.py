@@ -108,6 +108,7 @@ IMAGES = pa.DataFrameSchema(
         "reason": _text(nullable=True),
         "attempts": pa.Column(int, pa.Check.ge(0)),
         "sha256": _text(nullable=True),
+        "phash": _text(nullable=True),
         "width": pa.Column(float, nullable=True),
         "height": pa.Column(float, nullable=True),
     },
@@ -123,12 +124,44 @@ COVERAGE = pa.DataFrameSchema(
         "role": pa.Column(str, pa.Check.isin(["primary", "reserve"])),
         "images": pa.Column(int, pa.Check.ge(0)),
         "replaces": _text(nullable=True),
-        "outcome": pa.Column(str, pa.Check.isin(["imaged", "no imagery"])),
+        "outcome": pa.Column(str, pa.Check.isin(["imaged", "no imagery", "not asked"])),
     },
     strict=True,
     name="image_coverage",
 )
-"""What the search for images met, a row an area that was asked for."""
+"""What the search for images met, a row an area that was asked for; "not asked": the budget was spent before it."""
+
+IMAGE_QUALITY = pa.DataFrameSchema(
+    {
+        "source": _text(),
+        "decile": pa.Column(float, pa.Check.in_range(1, 10), nullable=True),
+        "reason": _text(),
+        "images": pa.Column(int, pa.Check.ge(1)),
+        "share": _unit(),
+    },
+    unique=["source", "decile", "reason"],
+    strict=True,
+    name="image_quality",
+)
+"""How many images were kept and how many rejected for which reason, by source and deprivation decile of the area."""
+
+COVERAGE_BIAS = pa.DataFrameSchema(
+    {
+        "measure": pa.Column(str, pa.Check.isin(["areas", "points", "people"])),
+        "source": _text(),
+        "year": _text(),
+        "decile": pa.Column(int, pa.Check.in_range(1, 10)),
+        "covered": pa.Column(float, pa.Check.ge(0)),
+        "total": pa.Column(float, pa.Check.ge(0)),
+        "share": _unit(nullable=True),
+        "low": _unit(nullable=True),
+        "high": _unit(nullable=True),
+    },
+    unique=["measure", "source", "year", "decile"],
+    strict=True,
+    name="coverage_bias",
+)
+"""Share of areas, street points and people with imagery, by deprivation decile, source and year of capture."""
 
 FOLDS = pa.DataFrameSchema(
     {

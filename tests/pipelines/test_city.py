@@ -1,5 +1,6 @@
 """The whole way of a city through the command line: statistics, images, models, scores, map, report, MLflow."""
 
+import base64
 import os
 import re
 import subprocess
@@ -98,13 +99,13 @@ def test_mlflow_holds_the_runs_and_the_released_models(home: Path) -> None:
     for name in ("simville-probe", "simville-imagewise"):
         released = client.get_model_version_by_alias(name, "current")
         folder = Path(client.get_model_version_download_uri(name, released.version).removeprefix("file://"))
-        assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "card.json"}
+        assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "card.json", "training_images.txt"}
 
 
 @pytest.mark.usefixtures("ran")
 def test_text_from_the_catalogue_and_from_creators_is_escaped_in_report_and_map(home: Path) -> None:
     report = home / "data" / "reports" / "simville"
-    for page in ("index.html", "map.html"):
+    for page in ("index.html", "map.html", "attribution.html"):
         text = (report / page).read_text(encoding="utf-8")
         assert "<b>surroundings</b>" not in text
         assert "<script>alert(1)</script>" not in text
@@ -132,7 +133,7 @@ def test_plan_says_what_will_be_asked(ran, home: Path) -> None:
     plan = urbanprint("plan", "simville", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
     assert plan.returncode == 0, plan.stderr
     assert "60 areas" in plan.stdout
-    assert "images    at most 120" in plan.stdout
+    assert "images    at most 0 (" in plan.stdout, "what has been fetched is asked for again"
     assert "free of charge" in plan.stdout
 
 
@@ -176,3 +177,43 @@ def test_the_real_photographs_of_london_run_the_same_way_and_say_nothing_beyond_
     assert (tmp_path / "data/reports/london-photographs/map.html").is_file()
     summary = (tmp_path / "data/reports/london-photographs/summary.txt").read_text(encoding="utf-8")
     assert re.search("nothing beyond|too few", summary), summary
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_an_image_that_is_taken_down_is_gone_from_everywhere_and_its_models_are_named(ran, home: Path) -> None:
+    shown = next(run.data.tags["images_in_panel"] for run in _runs(home) if "images_in_panel" in run.data.tags)
+    image = table(home, "street_images").set_index("image_id").loc[shown.split()[0]]
+    pixels = home / "data/images" / image["sha256"][:2] / image["sha256"]
+    panel = (home / "data/reports/simville/figures/gradcam.png").read_bytes()
+    assert pixels.is_file()
+
+    taken = urbanprint("takedown", str(image.name), home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert taken.returncode == 0, taken.stderr
+    assert "simville-imagewise version 1" in taken.stdout
+    assert "simville-probe version 1" in taken.stdout
+    assert "urbanprint run simville" in taken.stdout
+    assert not pixels.is_file()
+    encoded = base64.b64encode(panel)[:200]
+    for path in home.rglob("*"):
+        if path.is_file():
+            assert image["sha256"] not in path.name, path
+            content = path.read_bytes()
+            assert panel not in content, path
+            assert encoded not in content, path
+
+    again = urbanprint("run", "simville", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert not pixels.is_file()
+    rejected = table(home, "street_images").set_index("image_id").loc[str(image.name)]
+    assert (rejected["state"], rejected["reason"]) == ("rejected", "taken down")
+
+    unknown = urbanprint("takedown", "no-such-image", home=home, catalogue=ROOT / "tests/catalogues/small.toml")
+    assert unknown.returncode == 1
+    assert "no city knows an image 'no-such-image'" in unknown.stderr
+
+
+def _runs(home: Path) -> list:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home}/data/mlflow/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("simville").experiment_id])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from urbanprint.catalogue import CATALOGUE_VARIABLE, read_catalogue
+from urbanprint.catalogue import CATALOGUE_VARIABLE, Quality, read_catalogue
 from urbanprint.errors import CatalogueError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,6 +71,14 @@ def test_a_local_path_starts_at_the_catalogue_and_an_address_stays(written, tmp_
     assert edition.boundaries == "https://example.org/FeatureServer/0"
 
 
+def test_imagery_says_what_a_picture_has_to_be(written) -> None:
+    text = SMALL.replace('licence = "CC0"', 'licence = "CC0"\nquality.darkest = 30\nquality.distance_bits = -1')
+    quality = read_catalogue(written(text)).city("here").imagery.quality
+    assert (quality.darkest, quality.distance_bits) == (30.0, -1)
+    assert quality == Quality(darkest=30.0, distance_bits=-1)
+    assert read_catalogue(written(SMALL)).city("here").imagery.quality == Quality()
+
+
 def test_an_environment_variable_in_an_address_is_filled_in(written, monkeypatch: pytest.MonkeyPatch) -> None:
     text = SMALL.replace('"statistics.csv"', '"${STATISTICS}/file7.csv"')
     with pytest.raises(CatalogueError, match=r"\[editions.one\] deprivation: the environment variable STATISTICS"):
@@ -106,6 +114,26 @@ def test_the_environment_names_another_catalogue(written, monkeypatch: pytest.Mo
         ('publisher = "england"', 'publisher = "wales"', r"\[editions.one\] publisher: expected one of 'england'"),
         ('folder = "photographs"', "", r"\[imagery.photographs\] folder: expected given when provider is folder"),
         ("[imagery.photographs]", "[imagry.photographs]", r"unknown table \[imagry\]; did you mean 'imagery'"),
+        (
+            'licence = "CC0"',
+            'licence = "CC0"\nquality.darkest = -1',
+            r"\[imagery.photographs.quality\] darkest: expected a",
+        ),
+        (
+            'licence = "CC0"',
+            'licence = "CC0"\nquality.dark = 1',
+            r"\.quality\] has an unknown key 'dark'; did you mean 'dark",
+        ),
+        (
+            'licence = "CC0"',
+            'licence = "CC0"\nquality.spacing_m = "3"',
+            r"\.quality\] spacing_m: expected a number, found '3'",
+        ),
+        (
+            'licence = "CC0"',
+            'licence = "CC0"\nquality = 3',
+            r"\[imagery.photographs\] quality must be a table: \[imagery.ph",
+        ),
         ("[cities.here]", "[cities.Here]", r"\[cities.Here\]: keys are lower-case"),
         ("[cities.here]", "[cities.here", r"is not valid TOML"),
     ],

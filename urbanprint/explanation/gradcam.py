@@ -47,17 +47,31 @@ def _capturing(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def gradcam(
-    model: nn.Module, images: Tensor, *, layer: str, target: int, signed: bool = True, batch: int = 32
+    model: nn.Module,
+    images: Tensor,
+    *,
+    layer: str,
+    target: int,
+    signed: bool = True,
+    relative: bool = False,
+    batch: int = 32,
 ) -> np.ndarray:
     """Raw maps of one output of a regression, float32 of shape (n, h, w) at the resolution of `layer`.
 
     `model` maps `images` (n, 3, H, W) to outputs (n, k) before any sigmoid; `layer` names the submodule whose output
     (n, channels, h, w) is looked at. The map is sum_k mean_ij(d output / d A_k) A_k (Selvaraju et al., 2017, eq. 1
-    and 2), in units of the output, without its rectification, which `signed=False` applies. The model's modes,
-    parameters, gradients and hooks are afterwards as before. Raises `ValueError` for a layer without a spatial map.
+    and 2), in units of the output, without its rectification, which `signed=False` applies.
+
+    `relative` replaces A by its difference from its mean over `images`, place by place. A regression has no natural
+    zero: what every street shows (sky above, road below) adds the same to each output and drowns what sets a picture
+    apart. Below a pooling and a linear head the mean of a relative map is exactly output - mean output.
+
+    The model's modes, parameters, gradients and hooks are afterwards as before. Raises `ValueError` for a layer
+    without a spatial map.
     """
     device = next(model.parameters()).device
-    maps = []
+    maps, weights = [], []
+    total: Tensor | None = None
     with _evaluating(model), torch.enable_grad(), _capturing(model.get_submodule(layer)) as captured:
         for chunk in images.split(batch):
             captured.clear()
@@ -66,10 +80,16 @@ def gradcam(
                 raise ValueError(f"layer {layer!r} has no single spatial map (n, channels, h, w) in a forward pass")
             activation = captured[0]
             (gradient,) = torch.autograd.grad(output[:, target].sum(), activation)
-            weights = gradient.float().mean(dim=(2, 3), keepdim=True)
-            raw = (weights * activation.detach().float()).sum(dim=1)
-            maps.append((raw if signed else raw.clamp(min=0.0)).cpu())
-    return torch.cat(maps).numpy()
+            weights.append(gradient.float().mean(dim=(2, 3)))
+            seen = activation.detach().float()
+            maps.append(torch.einsum("nk,nkhw->nhw", weights[-1], seen))
+            if relative:
+                total = seen.sum(dim=0) if total is None else total + seen.sum(dim=0)
+    raw = torch.cat(maps)
+    if total is not None:
+        # The map is linear in the activations: the mean can be taken off when all have been seen.
+        raw -= torch.einsum("nk,khw->nhw", torch.cat(weights), total / len(images))
+    return (raw if signed else raw.clamp(min=0.0)).cpu().numpy()
 
 
 def upsample(maps: np.ndarray, height: int, width: int) -> np.ndarray:

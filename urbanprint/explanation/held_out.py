@@ -13,14 +13,12 @@ from urbanprint.maps.thumbnails import pixels
 from urbanprint.models.backbones import Backbone
 from urbanprint.models.imagewise import ImagewiseModel
 
-# A ResNet ends with 7 cells a side at 224 pixels. For small pictures the layer was chosen on the simulated city after
-# looking: at 48 pixels maps of 12, 6 and 3 cells put 26 %, 31 % and 24 % of their energy on the planted objects, which
-# cover 26 %. So the demo's share is that of the best of three layers, not of one named beforehand.
-_CELLS = 6
+# A ResNet ends with 7 cells a side at 224 pixels; small pictures are explained at a layer at least as fine.
+_CELLS = 7
 
 
 def map_layer(backbone: Backbone, *, size: int) -> str:
-    """Return the deepest layer whose map of a picture of `size` pixels still has 6 cells a side."""
+    """Return the deepest layer whose map of a picture of `size` pixels still has 7 cells a side."""
     fine = [name for name, stride in backbone.strides.items() if size / stride >= _CELLS]
     return fine[-1]
 
@@ -34,7 +32,10 @@ def held_out_maps(
     model_of: Callable[[int], ImagewiseModel],
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return raw signed maps, float32 (n, h, w), a map a row of `images` (area_id, path), in the logit of `indicator`.
+    """Return signed maps, float32 (n, h, w), a map a row of `images` (area_id, path), in the logit of `indicator`.
+
+    Maps are relative to the average of the pictures of their fold: positive where a picture raises the prediction
+    above what the average picture would have there.
 
     `folds` is `tables.FOLDS`; `model_of(fold)` returns the model of that fold of `kind`, which did not train on the
     areas the fold holds.
@@ -52,6 +53,7 @@ def held_out_maps(
             model.normalise(pixels),
             layer=f"backbone.{map_layer(model.backbone, size=model.config.size)}",
             target=model.indicators.index(indicator),
+            relative=True,
         )
         if maps is None:
             maps = np.empty((len(images), *found.shape[1:]), dtype=np.float32)
@@ -77,17 +79,21 @@ def load_maps(path: Path) -> dict[str, np.ndarray]:
         return dict(zip(stored["image_id"].tolist(), stored["maps"], strict=True))
 
 
-def spread_panel(
-    images: pd.DataFrame, maps: np.ndarray, areas: pd.DataFrame, predictions: pd.DataFrame, *, rows: int = 6
-) -> bytes:
-    """Return a panel (PNG) of `rows` areas spread from the least to the most deprived prediction, a view each.
+def spread_views(images: pd.DataFrame, predictions: pd.DataFrame, *, rows: int = 6) -> np.ndarray:
+    """Return positions in `images` of a view each of `rows` areas, from the least to the most deprived prediction.
 
     `predictions` are held-out predictions of one model, kind and indicator.
     """
     held_out = predictions.set_index("area_id").sort_values("predicted")
-    chosen = held_out.iloc[np.linspace(0, len(held_out) - 1, min(rows, len(held_out))).round().astype(int)]
+    chosen = held_out.index[np.linspace(0, len(held_out) - 1, min(rows, len(held_out))).round().astype(int)]
     first = images.reset_index(drop=True).reset_index(names="row").drop_duplicates("area_id").set_index("area_id")
-    at = first.loc[chosen.index, "row"].to_numpy()
+    return first.loc[chosen, "row"].to_numpy()
+
+
+def spread_panel(images: pd.DataFrame, maps: np.ndarray, areas: pd.DataFrame, predictions: pd.DataFrame) -> bytes:
+    """Return a panel (PNG) of `spread_views`; `predictions` are held out, of one model, kind and indicator."""
+    at = spread_views(images, predictions)
+    chosen = predictions.set_index("area_id").loc[images["area_id"].iloc[at]]
     names = areas.set_index("area_id")["name"]
     return panel(
         [pixels(Path(path), width=360) for path in images["path"].iloc[at]],

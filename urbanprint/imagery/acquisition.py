@@ -1,35 +1,55 @@
-"""The acquisition loop: from a sample of areas to stored images, resumable at any moment.
+"""The acquisition loop: from a sample of areas to kept images, resumable at any moment.
 
 For each area of the sample: search, choose the images nearest to its sample points, fetch them. An area without
 imagery is replaced by the next reserve of its stratum, and both facts are kept. The ledger knows every answer, so that
-a second run asks only for what is missing.
+a second run asks only for what is missing, and a run beside this one never asks for the same.
+
+A source may have two abilities that not all have: `complete(record) -> ImageRecord` fills in what searches leave out,
+and `looks_at_points = True` says that its searches depend on the sample points.
 """
 
-import io
+import hashlib
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from PIL import Image, UnidentifiedImageError
 
 from urbanprint.areas import assign
-from urbanprint.errors import MissingImages, SourceError, UrbanprintError
-from urbanprint.imagery.ledger import Ledger
+from urbanprint.catalogue import Quality
+from urbanprint.errors import BudgetSpent, MissingImages, SourceError, UrbanprintError
+from urbanprint.imagery.choosing import choose
+from urbanprint.imagery.claims import Worker
+from urbanprint.imagery.ledger import TAKEN_DOWN, Ledger
+from urbanprint.imagery.quality import Examined, examine
 from urbanprint.imagery.records import ImageRecord, RejectedImage, Source
-from urbanprint.imagery.store import ImageStore
+from urbanprint.imagery.store import Store
+from urbanprint.sources.http import HttpStatusError
+from urbanprint.sources.limits import ProviderDown
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, how many are done, how many there are)."""
 
-_FETCHES = 3  # times a body that is no whole image is asked for before it is given up
-_PROVIDER_DOWN_AFTER = 25  # failures in a row: the provider is down, and asking on only makes it worse
+Inspect = Callable[[bytes], Examined]
+"""Looks at a fetched body and says what it is, and why it is of no use if it is of none."""
+
+Weed = Callable[[pd.DataFrame], Mapping[str, str]]
+"""Looks at the fetched images of the run (`tables.IMAGES`) and returns which are of no use, image_id -> reason."""
+
+PASSING_REASONS = frozenset({"not an image", "truncated", "grey placeholder"})
+"""Reasons of `Inspect` that a moment later may be gone: a broken transfer, a server in trouble."""
+
+_LOOKS = 3  # times a body is asked for in a row while its reason may pass
+_GIVEN_UP_AFTER = 5  # runs in which an image failed while its provider was up
+_REFUSED = frozenset({401, 403})  # the provider refuses us, not the image: it would refuse every other one too
+_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Acquired:
 
     images: pd.DataFrame
     coverage: pd.DataFrame
+    stopped: str | None = None
+    """Why images are missing that could be had, in a sentence: the budget was spent. None: nothing is missing."""
 
 
 def acquire(
@@ -47,210 +69,323 @@ def acquire(
     points: pd.DataFrame,
     source: Source,
     ledger: Ledger,
-    store: ImageStore,
+    store: Store,
     views: int,
     threads: int = 16,
     stale_after: timedelta | None = None,
     progress: Progress | None = None,
+    inspect: Inspect | None = None,
+    weed: Weed | None = None,
 ) -> Acquired:
     """Fetch up to `views` images for each sampled area and say what became of each.
 
     `areas` are all areas of the city (`tables.AREAS`): an image belongs to the one its position lies in, whichever
     search found it. `sampled` is `tables.SAMPLED_AREAS`, `points` `tables.SAMPLE_POINTS`. Searches older than
-    `stale_after` are asked again. Raises `SourceError` when images are missing only because the provider failed:
-    everything fetched is kept, and the next run continues.
+    `stale_after` are asked again. `inspect` is called in the threads that fetch (by default `quality.examine` with
+    the usual thresholds), `weed` after each round of fetches.
+
+    A spent budget ends the run without an error: `Acquired.stopped` says so, and the next run with a larger one goes
+    on. Everything fetched is kept as well when this raises `SourceError`, because images are missing that only a
+    failing provider kept back (`ProviderDown` when it answers nothing any more), and the next run continues.
+    Raises `UrbanprintError` for a store of pixels where the terms forbid one.
     """
-    if not source.terms.may_store:
-        raise UrbanprintError(f"the terms of {source.name} do not allow storing images, which this step does")
-    report = progress or (lambda _what, _done, _of: None)
-    run = _Run(areas, points, source, ledger, store, views, threads, stale_after, report)
-    reserves = {
-        stratum: list(group.sort_values("order")["area_id"])
-        for stratum, group in sampled[sampled["role"] == "reserve"].groupby("stratum")
-    }
-    facts = sampled.set_index("area_id")
-    rows: list[dict[str, Any]] = []
-    replaces: dict[str, str] = {}
-    asked = list(sampled[sampled["role"] == "primary"].sort_values(["stratum", "order"])["area_id"])
-    while asked:
-        run.search(asked)
-        run.fetch(asked)
-        replacements = []
-        for area_id in asked:
-            held = run.fetched(area_id)
-            stratum, role = facts.loc[area_id, ["stratum", "role"]]
-            rows.append(
-                {
-                    "area_id": area_id,
-                    "stratum": int(stratum),
-                    "role": role,
-                    "images": held,
-                    "replaces": replaces.get(area_id),
-                    "outcome": "imaged" if held else "no imagery",
-                }
-            )
-            if not held and reserves.get(stratum):
-                reserve = reserves[stratum].pop(0)
-                replaces[reserve] = area_id
-                replacements.append(reserve)
-        asked = replacements
-    coverage = pd.DataFrame(rows).astype({"replaces": "str"})
-    coverage["replaces"] = coverage["replaces"].where(coverage["area_id"].isin(list(replaces)))
-    if not (coverage["outcome"] == "imaged").any():
+    if store.keeps_pixels and not source.terms.may_store:
+        raise UrbanprintError(
+            f"the terms of {source.name} do not allow storing its pixels: give a FeatureStore, which keeps only "
+            "features computed from them in memory"
+        )
+    store.sweep()
+    positions = points[["longitude", "latitude"]].to_numpy()
+    areas.sindex  # noqa: B018  built here, once, before threads share it
+    with ledger.worker() as worker:
+        run = _Run(
+            areas=areas,
+            shapes=areas.set_index("area_id").geometry,
+            points={str(key): positions[rows] for key, rows in points.groupby("area_id").indices.items()},
+            source=source,
+            ledger=ledger,
+            store=store,
+            worker=worker,
+            views=views,
+            threads=threads,
+            since=0.0 if stale_after is None else time.time() - stale_after.total_seconds(),
+            inspect=inspect or partial(examine, quality=Quality()),
+            weed=weed,
+            report=progress or (lambda _what, _done, _of: None),
+        )
+        coverage, stopped = _cover(run, sampled)
+    if not stopped and not (coverage["outcome"] == "imaged").any():
         raise MissingImages(
             f"{source.name} has no usable image in any of the {len(coverage)} areas asked for: "
             "check the imagery source and the districts of the city"
         )
-    return Acquired(images=ledger.manifest(source=source.name, areas=coverage["area_id"]), coverage=coverage)
+    images = ledger.manifest(source=source.name, areas=coverage["area_id"], request=source.request_key)
+    return Acquired(images=images, coverage=coverage, stopped=stopped)
 
 
+def _cover(run: "_Run", sampled: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
+    """Have `run` fetch the sample, reserves in place of areas without imagery; return the coverage and `stopped`."""
+    reserves = {
+        stratum: list(group.sort_values("order")["area_id"])
+        for stratum, group in sampled[sampled["role"] == "reserve"].groupby("stratum")
+    }
+    stratum_of = sampled.set_index("area_id")["stratum"]
+    replaces: dict[str, str] = {}
+    # All strata alternate, so that a run which the budget stops has a balanced sample and not the first decile.
+    asked = list(sampled[sampled["role"] == "primary"].sort_values(["order", "stratum"])["area_id"])
+    stopped: str | None = None
+    while asked and stopped is None:
+        run.search(asked)
+        try:
+            run.fetch(asked)
+        except BudgetSpent as spent:
+            missing = sum(len(run.wanted(area_id)) for area_id in run.covered)
+            stopped = f"{spent}; {missing:,} images have not been asked for"
+        else:
+            run.raise_failures()
+        empty = [area_id for area_id in asked if not run.held(area_id)]
+        asked = []
+        for area_id in empty:
+            if stopped is None and reserves.get(stratum_of[area_id]):
+                asked.append(reserves[stratum_of[area_id]].pop(0))
+                replaces[asked[-1]] = area_id
+
+    def outcome(area_id: str, held: int) -> str:
+        if held:
+            return "imaged"
+        return "not asked" if stopped and run.wanted(area_id) else "no imagery"
+
+    coverage = pd.DataFrame({"area_id": pd.Series(run.covered, dtype="str")})
+    coverage = coverage.merge(sampled[["area_id", "stratum", "role"]], on="area_id", how="left", validate="1:1")
+    coverage["images"] = [run.held(area_id) for area_id in run.covered]
+    coverage["replaces"] = coverage["area_id"].map(replaces).astype("str").where(coverage["area_id"].isin(replaces))
+    coverage["outcome"] = [outcome(*row) for row in zip(coverage["area_id"], coverage["images"], strict=True)]
+    return coverage, stopped
+
+
+@dataclass(kw_only=True)
 class _Run:
     """One pass over areas: what all its threads share."""
 
-    def __init__(
-        self,
-        areas: gpd.GeoDataFrame,
-        points: pd.DataFrame,
-        source: Source,
-        ledger: Ledger,
-        store: ImageStore,
-        views: int,
-        threads: int,
-        stale_after: timedelta | None,
-        report: Progress,
-    ) -> None:
-        self._areas = areas
-        self._shapes = areas.set_index("area_id").geometry
-        self._points = {key: group[["longitude", "latitude"]].to_numpy() for key, group in points.groupby("area_id")}
-        self._source, self._ledger, self._store = source, ledger, store
-        self._views, self._threads, self._report = views, threads, report
-        self._since = 0.0 if stale_after is None else time.time() - stale_after.total_seconds()
-        self._failures = 0
+    areas: gpd.GeoDataFrame
+    shapes: gpd.GeoSeries
+    points: Mapping[str, np.ndarray]
+    source: Source
+    ledger: Ledger
+    store: Store
+    worker: Worker
+    views: int
+    threads: int
+    since: float
+    inspect: Inspect
+    weed: Weed | None
+    report: Progress
+    covered: list[str] = field(default_factory=list)  # areas whose images are fetched, in the order of asking
+    asked: set[str] = field(default_factory=set)  # images this run has asked for
+    doubted: set[str] = field(default_factory=set)  # of these, those whose body was bad and that get a second look
+    moved_to: set[str] = field(default_factory=set)  # areas that turned out to hold an image of another one
+    failed_images: dict[str, tuple[str, str]] = field(default_factory=dict)  # image -> its area, why
+    failed_searches: dict[str, str] = field(default_factory=dict)  # area -> why
 
     def search(self, area_ids: Sequence[str]) -> None:
-        """Search each area that has not been searched yet."""
-        answered = self._ledger.searched(self._source.request_key, since=self._since)
-        self._each("searching areas", [area for area in area_ids if area not in answered], self._search)
+        """Search each area that has not been searched yet; failures wait for `raise_failures`."""
+        self._each("searching areas", area_ids, self._search)
 
     def fetch(self, area_ids: Sequence[str]) -> None:
         """Fetch what each area still wants; a rejected image gives way to the next nearest."""
-        asked: set[str] = set()
-        while True:
-            wanted = [
-                image
-                for area_id in area_ids
-                for image in choose(
-                    self._ledger.images_in(area_id, source=self._source.name),
-                    self._points.get(area_id, np.empty((0, 2))),
-                    views=self._views,
-                    asked=asked,
-                )
-            ]
-            if not wanted:
-                break
-            asked |= {image["image_id"] for image in wanted}
+        for area_id in area_ids:
+            self._forget_lost(area_id)
+        self.covered.extend(area_ids)
+        unfinished = list(area_ids)
+        while unfinished:
+            wanted = [image for area_id in unfinished for image in self.wanted(area_id, asked=self.asked)]
+            self.ledger.record_planned(self.source.name, [image["image_id"] for image in wanted])
+            self.asked.update(image["image_id"] for image in wanted)
+            self.moved_to.clear()
             self._each("fetching images", wanted, self._fetch)
-        failed = [
-            i for a in area_ids for i in self._ledger.images_in(a, source=self._source.name) if i["state"] == "failed"
-        ]
-        if failed:
-            raise SourceError(
-                f"{len(failed)} images could not be fetched from {self._source.name} this time "
-                f"(first: image {failed[0]['image_id']}, {failed[0]['reason']}); run again to ask for those alone"
-            )
+            changed = {image["area_id"] for image in wanted} | self.moved_to | self._weeded()
+            unfinished = [area_id for area_id in self.covered if area_id in changed]
 
-    def fetched(self, area_id: str) -> int:
-        """How many images of the area are stored."""
-        held = self._ledger.images_in(area_id, source=self._source.name)
-        return sum(image["state"] == "fetched" for image in held)
-
-    def _each(self, what: str, items: Sequence[Any], work: Callable[[Any], None]) -> None:
-        if not items:
-            return
-        with ThreadPoolExecutor(self._threads) as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                for done, future in enumerate(as_completed(futures), start=1):
-                    future.result()
-                    self._report(what, done, len(futures))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _search(self, area_id: str) -> None:
-        records = list(self._source.find(self._shapes[area_id]))
-        longitudes = np.array([record.longitude for record in records])
-        latitudes = np.array([record.latitude for record in records])
-        near: gpd.GeoDataFrame = self._areas.iloc[:0]
-        if records:
-            around = shapely.box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max())
-            near = self._areas.iloc[self._areas.sindex.query(around)]
-        lies_in = assign(longitudes, latitudes, near)
-        self._ledger.record_search(
-            area_id,
-            self._source.request_key,
-            source=self._source.name,
-            terms=self._source.terms,
-            found=zip(records, lies_in, strict=True),
+    def wanted(self, area_id: str, *, asked: Iterable[str] | None = None) -> list[Mapping[str, Any]]:
+        """The images the area still lacks; those `asked` for count as there, by default those that failed."""
+        return choose(
+            self._images_in(area_id),
+            self._points_in(area_id),
+            views=self.views,
+            asked=set(self.failed_images) if asked is None else set(asked),
         )
 
-    def _fetch(self, image: Mapping[str, Any]) -> None:
-        source, image_id = self._source.name, image["image_id"]
-        record = ImageRecord(**{name: image[name] for name in ImageRecord.__dataclass_fields__})
-        try:
-            pixels, (width, height) = self._whole(record)
-        except RejectedImage as error:
-            self._ledger.record_rejected(source, image_id, str(error))
-        except SourceError as error:
-            self._ledger.record_failed(source, image_id, str(error))
-            self._failures += 1
-            if self._failures >= _PROVIDER_DOWN_AFTER:
+    def held(self, area_id: str) -> int:
+        """How many images of the area are kept."""
+        return sum(image["state"] == "fetched" for image in self._images_in(area_id))
+
+    def raise_failures(self) -> None:
+        """Raise `SourceError` if the provider kept something back this time that is still wanted."""
+        lacking = {area_id for area_id, _ in self.failed_images.values() if self.held(area_id) < self.views}
+        images = {image_id: why for image_id, (area_id, why) in self.failed_images.items() if area_id in lacking}
+        for what, failures in (("searches", self.failed_searches), ("images", images)):
+            if failures:
+                first = min(failures)
                 raise SourceError(
-                    f"{source} failed {self._failures} times in a row, last: {error}; run again when it is back, "
-                    "what has been fetched is kept"
-                ) from None
-            return
-        else:
-            self._ledger.record_fetched(source, image_id, sha256=self._store.write(pixels), width=width, height=height)
-        self._failures = 0
+                    f"{len(failures)} {what} failed at {self.source.name} this time (first: {first}, "
+                    f"{failures[first]}); run again to ask for those alone"
+                )
 
-    def _whole(self, record: ImageRecord) -> tuple[bytes, tuple[int, int]]:
-        """Fetch until the body decodes completely: a truncated picture is a broken transfer, not a bad picture."""
-        for attempt in range(_FETCHES):
-            pixels = self._source.fetch(record)
-            try:
-                with Image.open(io.BytesIO(pixels)) as picture:
-                    picture.load()
-                    return pixels, picture.size
-            except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-                if attempt + 1 == _FETCHES:
-                    raise RejectedImage("it is not a whole image") from None
-        raise AssertionError  # the loop returns or raises
+    def _images_in(self, area_id: str) -> list[Mapping[str, Any]]:
+        return self.ledger.images_in(area_id, source=self.source.name, request=self.source.request_key)
+
+    def _points_in(self, area_id: str) -> np.ndarray:
+        return self.points.get(area_id, np.empty((0, 2)))
+
+    def _each(self, what: str, items: Sequence[Any], work: Callable[[Any], bool]) -> None:
+        """Do `work` for each item in threads; where it returns False another run has the item: wait for that one."""
+        waiting, done = list(items), 0
+        with ThreadPoolExecutor(self.threads) as pool:
+            while waiting:
+                futures = {pool.submit(work, item): item for item in waiting}
+                waiting = []
+                try:
+                    for future in as_completed(futures):
+                        if future.result():
+                            done += 1
+                            self.report(what, done, len(items))
+                        else:
+                            waiting.append(futures[future])
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+                if waiting:
+                    time.sleep(_POLL_S)
+
+    def _search(self, area_id: str) -> bool:
+        request, points = self.source.request_key, self._points_in(area_id)
+        place = _place(self.shapes[area_id].bounds, points if getattr(self.source, "looks_at_points", False) else None)
+        claim = self.ledger.claim_search(area_id, request + place, worker=self.worker, since=self.since)
+        if claim != "mine":
+            return claim == "settled"
+        try:
+            records = list(self.source.find(self.shapes[area_id], points))
+        except (ProviderDown, HttpStatusError):
+            raise
+        except SourceError as error:
+            # Given back at once: two runs would else wait for each other's failures.
+            self.ledger.release_search(area_id, request + place)
+            self.failed_searches[area_id] = str(error)
+            return True
+        self.ledger.record_search(
+            area_id,
+            request,
+            source=self.source.name,
+            terms=self.source.terms,
+            found=zip(records, self._lie_in(records), strict=True),
+            place=place,
+        )
+        return True
+
+    def _lie_in(self, records: Sequence[ImageRecord]) -> np.ndarray:
+        """The area each record lies in, or None: an object array of shape (n,)."""
+        if not records:
+            return np.empty(0, dtype=object)
+        longitudes = np.array([record.longitude for record in records])
+        latitudes = np.array([record.latitude for record in records])
+        around = shapely.box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max())
+        return assign(longitudes, latitudes, self.areas.iloc[self.areas.sindex.query(around)])
+
+    def _forget_lost(self, area_id: str) -> None:
+        """The ledger claims what the store has: where it has lost something, that is fetched anew."""
+        for image in self._images_in(area_id):
+            if image["state"] == "fetched" and not self.store.holds(image["sha256"]):
+                self.ledger.record_removed(self.source.name, image["image_id"], "it was no longer in the store")
+
+    def _fetch(self, image: Mapping[str, Any]) -> bool:
+        image_id = image["image_id"]
+        claim = self.ledger.claim_image(self.source.name, image_id, worker=self.worker)
+        if claim != "mine":
+            return claim == "settled"
+        self.failed_images.pop(image_id, None)
+        try:
+            record = self._completed(image)
+            if record is None:
+                self.ledger.release_image(self.source.name, image_id)
+            else:
+                self._keep(image_id, *self._sound(record))
+        except RejectedImage as error:
+            self.ledger.record_rejected(self.source.name, image_id, str(error))
+        except ProviderDown as error:
+            raise ProviderDown(f"{error}; run again when it is back, what has been fetched is kept") from None
+        except SourceError as error:
+            if isinstance(error, HttpStatusError) and error.status in _REFUSED:
+                raise
+            if image["attempts"] + 1 >= _GIVEN_UP_AFTER:
+                reason = f"it failed {image['attempts'] + 1} times, last: {error}"
+                self.ledger.record_rejected(self.source.name, image_id, reason)
+            else:
+                self.ledger.record_failed(self.source.name, image_id, str(error))
+                self.failed_images[image_id] = image["area_id"], str(error)
+        return True
+
+    def _completed(self, image: Mapping[str, Any]) -> ImageRecord | None:
+        """The record with what only the image's own entity knows, or None where that puts it in another area."""
+        record = ImageRecord(**{name: image[name] for name in ImageRecord.__dataclass_fields__})
+        complete = getattr(self.source, "complete", None)
+        if complete is None or (record.creator is not None and record.address is not None):
+            return record
+        record = complete(record)
+        lies_in = self._lie_in([record])[0]
+        self.ledger.record_completed(self.source.name, record, area_id=lies_in, terms=self.source.terms)
+        if lies_in == image["area_id"]:
+            return record
+        # Known to the right area from now on, which may want it; this one takes its next nearest.
+        self.asked.discard(record.image_id)
+        self.moved_to.add(lies_in)
+        return None
+
+    def _sound(self, record: ImageRecord) -> tuple[bytes, Examined]:
+        """The body and what it shows, asked for again while its fault may pass."""
+        for look in range(_LOOKS):
+            pixels = self.source.fetch(record)
+            seen = self.inspect(pixels)
+            if seen.reason is None:
+                return pixels, seen
+            if seen.reason not in PASSING_REASONS:
+                break
+            if look + 1 == _LOOKS and self.source.price == 0 and record.image_id not in self.doubted:
+                # A server in trouble gives bad bodies to all who ask: look again when the others are through.
+                self.doubted.add(record.image_id)
+                self.asked.discard(record.image_id)
+                raise SourceError(seen.reason)
+        raise RejectedImage(str(seen.reason))
+
+    def _keep(self, image_id: str, pixels: bytes, seen: Examined) -> None:
+        """Store and record at once: what lies between is all that a kill can lose of a body that has come."""
+        if self.ledger.is_taken_down(image_id, hashlib.sha256(pixels).hexdigest()):
+            raise RejectedImage(TAKEN_DOWN)
+        sha256 = self.store.write(pixels)
+        kept = self.ledger.record_fetched(
+            self.source.name,
+            image_id,
+            sha256=sha256,
+            width=int(seen.width or 0),
+            height=int(seen.height or 0),
+            phash=seen.phash,
+        )
+        if not kept:  # taken down in this very moment
+            self.store.remove(sha256)
+
+    def _weeded(self) -> set[str]:
+        """Reject what `weed` has no use for; return the areas that lack an image now."""
+        if self.weed is None:
+            return set()
+        name, request = self.source.name, self.source.request_key
+        fetched = self.ledger.manifest(source=name, areas=self.covered, request=request, state="fetched")
+        reasons = self.weed(fetched)
+        self.ledger.weed(name, reasons)
+        return set(fetched.loc[fetched["image_id"].isin(list(reasons)), "area_id"])
 
 
-def choose(
-    images: Iterable[Mapping[str, Any]], points: np.ndarray, *, views: int, asked: Container[str] = ()
-) -> list[Mapping[str, Any]]:
-    """Return which images of an area to fetch next so that it ends with `views`, nearest to the sample points first.
-
-    `images` are ledger rows of one area; `points` is (n, 2) longitude, latitude in degrees. Each point takes its
-    nearest free image in turn; further views take what is nearest to any point. Rejected images are passed over.
-    Fetched ones count as held, and so do those `asked` for in this run: one that failed is not replaced, because the
-    next run asks for it again and the choice has to stay the same.
-    """
-    usable = [image for image in images if image["state"] != "rejected"]
-    held = [image["state"] == "fetched" or image["image_id"] in asked for image in usable]
-    missing = views - sum(held)
-    if missing <= 0 or all(held):
-        return []
-    # Metres on the local tangent plane, up to one common factor: a degree of longitude shrinks with the latitude.
-    scale = np.array([np.cos(np.radians(np.mean([image["latitude"] for image in usable]))), 1.0])
-    positions = np.array([[image["longitude"], image["latitude"]] for image in usable]) * scale
-    targets = points * scale if len(points) else positions.mean(axis=0, keepdims=True)
-    distance = np.linalg.norm(targets[:, None] - positions[None], axis=2)
-    taken: list[int] = []
-    for row in [*distance, *[distance.min(axis=0)] * views][:views]:
-        taken += [index for index in np.argsort(row, kind="stable") if index not in taken][:1]
-    # An earlier choice that is held may not be among the nearest any more: the missing ones are still filled up.
-    free = [*[index for index in taken if not held[index]], *np.argsort(distance.min(axis=0), kind="stable")]
-    return [usable[index] for index in dict.fromkeys(free) if not held[index]][:missing]
+def _place(bounds: Sequence[float], points: np.ndarray | None) -> str:
+    """What in an area decides the answer of a search, as a digest: a changed area is another request."""
+    digest = hashlib.blake2b(np.round(bounds, 7).tobytes(), digest_size=8)
+    if points is not None:
+        digest.update(np.round(points, 7).tobytes())
+    return f"#{digest.hexdigest()}"

@@ -128,6 +128,10 @@ class Filters:
         return "&".join(f"{name}={value}" for name, value in asdict(self).items() if value not in (None, ()))
 
 
+UNWANTED = "not what the filters want"
+"""Reason of a rejection that holds for one request only: another one may want the image."""
+
+
 class RejectedImage(UrbanprintError):
     """The provider's answer is final and is no usable image; the message is the reason."""
 

@@ -13,12 +13,26 @@ from urbanprint.catalogue import City
 from urbanprint.evaluation.audit import FORBIDDEN
 from urbanprint.evaluation.scores import difference, verdict
 from urbanprint.explanation.held_out import spread_panel
+from urbanprint.maps.attribution import PAGE
 from urbanprint.maps.report import Attribution, ReportContent
 from urbanprint.maps.style import BASELINES, Estimate
 from urbanprint.tables import fingerprint
 
+_SHOWN = ("imagewise", "probe")
+"""The model that map and report show: the first of these that there is, named beforehand and not by its score. Only
+where pixels may not be kept is there no fine-tuned network."""
+KIND = "borough"
+"""They show predictions of areas in boroughs that the model had not seen."""
+
 _SPOKEN = {"imagewise": "fine-tuned network", "probe": "frozen features"}
 """Models as a sentence names them."""
+
+
+def shown_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out predictions that map and report show, of one model and one kind of fold."""
+    there = set(predictions["model"])
+    model = next(name for name in _SHOWN if name in there)
+    return predictions[(predictions["model"] == model) & (predictions["kind"] == KIND)]
 
 
 def report_content(
@@ -33,6 +47,7 @@ def report_content(
     scores: pd.DataFrame,
     interval_coverage: pd.DataFrame,
     audit: pd.DataFrame,
+    bias: pd.DataFrame,
     maps: Mapping[str, np.ndarray],
     path_of: Callable[[str], Path],
     faithfulness: Path,
@@ -41,8 +56,8 @@ def report_content(
     """Return the content of the city's report.
 
     `images` are the fetched ones, `shown` the predictions of the one model and kind of fold that the maps show, `audit`
-    the table of the leakage audit, `maps` the raw GradCAM of each image. For a simulated city the best reachable
-    score is computed from the truth.
+    the table of the leakage audit, `bias` `tables.COVERAGE_BIAS`, `maps` the GradCAM of each image that may be shown.
+    For a simulated city the best reachable score is computed from the truth.
     """
     explained = images[images["image_id"].isin(list(maps))]
     explained = explained.assign(path=[str(path_of(sha256)) for sha256 in explained["sha256"]])
@@ -69,15 +84,16 @@ def report_content(
         interval_coverage=interval_coverage,
         ceiling=best_reachable(city, images),
         forbidden=forbidden_score(audit),
-        gradcam_panel=spread_panel(
-            explained,
-            np.stack([maps[image_id] for image_id in explained["image_id"]]),
-            areas,
-            shown[shown["indicator"] == "imd"],
-        ),
+        gradcam_panel=_panel(explained, maps, areas, shown[shown["indicator"] == "imd"]) if maps else None,
+        bias=bias,
         map_address="map.html",
-        faithfulness=_faithful(faithfulness) if city.simulated else "",
+        credits_address=PAGE,
+        faithfulness=_faithful(faithfulness) if faithfulness.is_file() else "",
     )
+
+
+def _panel(explained: pd.DataFrame, maps: Mapping[str, np.ndarray], areas: pd.DataFrame, shown: pd.DataFrame) -> bytes:
+    return spread_panel(explained, np.stack([maps[each] for each in explained["image_id"]]), areas, shown)
 
 
 def _faithful(path: Path) -> str:
@@ -115,8 +131,14 @@ def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds:
 
 
 def _attributions(city: City, images: pd.DataFrame) -> tuple[Attribution, ...]:
-    """Statistics first, then each line of credit of the images once."""
+    """Statistics first, then the images of each licence; who took each stands on the page of credits."""
     statistics = Attribution("Statistics and boundaries", city.edition.attribution, city.edition.licence)
-    credits = images[["attribution", "licence"]].drop_duplicates().sort_values("attribution")
-    pairs = zip(credits["attribution"], credits["licence"], strict=True)
-    return (statistics, *(Attribution("Images", text, licence) for text, licence in pairs))
+    people = images.groupby("licence")["creator"].nunique().to_dict()
+    counts = images["licence"].value_counts().sort_index()
+    return (
+        statistics,
+        *(
+            Attribution("Images", f"{count:,} images by {people[licence]:,} named contributors", str(licence))
+            for licence, count in counts.items()
+        ),
+    )

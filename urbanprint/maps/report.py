@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urbanprint.errors import InputError
 from urbanprint.maps import figures
+from urbanprint.maps.coverage_figures import coverage_bias_chart
 from urbanprint.maps.style import BASELINES, Estimate, model_name, model_order, number_text, one_model
 from urbanprint.vocabulary import FOLD_KINDS, INDICATORS, MEASURES
 
@@ -46,8 +47,9 @@ LIMITS: tuple[str, ...] = (
 """What the map is not for."""
 
 GRADCAM_CAPTION = (
-    "How to read it: red parts raised the predicted deprivation of this view, blue parts lowered it, and the "
-    "scale is the same for all views. It shows what the model used, not why an area is deprived."
+    "How to read it: red parts raised the predicted deprivation of this view above that of the average view, blue "
+    "parts lowered it, and the scale is the same for all views. It shows what the model used, not why an area is "
+    "deprived."
 )
 
 
@@ -74,6 +76,7 @@ class ReportContent:
     coverage: pd.DataFrame
     attributions: tuple[Attribution, ...]
     provenance: Mapping[str, str]
+    bias: pd.DataFrame | None = None
     interval_coverage: pd.DataFrame | None = None
     ceiling: float | None = None
     forbidden: Estimate | None = None
@@ -81,6 +84,7 @@ class ReportContent:
     gradcam_caption: str = GRADCAM_CAPTION
     faithfulness: str = ""
     map_address: str | None = None
+    credits_address: str | None = None
     indicator: str = "imd"
     methods: tuple[str, ...] = field(default=METHODS)
     limits: tuple[str, ...] = field(default=LIMITS)
@@ -194,6 +198,8 @@ def _figures(content: ReportContent) -> dict[str, bytes]:
         drawn["domains"] = figures.domain_chart(content.scores, pictures=model, kind=kind)
     if content.interval_coverage is not None:
         drawn["intervals"] = figures.interval_coverage_chart(content.interval_coverage, indicator=indicator)
+    if content.bias is not None:
+        drawn["bias"] = coverage_bias_chart(content.bias)
     if content.gradcam_panel is not None:
         drawn["gradcam"] = content.gradcam_panel
     return drawn

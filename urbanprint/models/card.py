@@ -6,7 +6,7 @@ The card holds everything needed to rebuild the model and to judge it. A model f
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from urbanprint.vocabulary import INDICATORS
 CARD_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
+TRAINING_IMAGES_FILE = "training_images.txt"
 REQUIRED = (
     "architecture",
     "config",
@@ -70,6 +71,18 @@ def save_model(folder: Path, tensors: Mapping[str, np.ndarray], card: Mapping[st
             folder.rename(old)
         new.rename(folder)
     return folder
+
+
+def write_training_images(folder: Path, image_ids: Iterable[str]) -> None:
+    """Write beside a saved model which images it has learned from, one identifier a line, sorted."""
+    listed = "".join(f"{image_id}\n" for image_id in sorted(set(image_ids)))
+    (folder / TRAINING_IMAGES_FILE).write_text(listed, encoding="utf-8")
+
+
+def read_training_images(folder: Path) -> frozenset[str]:
+    """Return the identifiers of the images the model in `folder` has learned from; empty where none are noted."""
+    path = folder / TRAINING_IMAGES_FILE
+    return frozenset(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else frozenset()
 
 
 def load_card(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""Features of views from a frozen backbone. Belongs here: running a network over files; not: what is fitted on top."""
+"""Features of views from a frozen backbone. Belongs here: running a network over images; not: what is fitted on top."""
 
+import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,8 +9,10 @@ import numpy as np
 import torch
 
 from urbanprint.errors import InputError
-from urbanprint.imagery.decoding import decode_batches
-from urbanprint.models.backbones import Backbone, normalise
+from urbanprint.imagery.decoding import decode, decode_batches
+from urbanprint.imagery.records import identifier
+from urbanprint.imagery.store import FeatureStore
+from urbanprint.models.backbones import Backbone, load_backbone, normalise
 
 
 def pick_device(device: str | None) -> str:
@@ -62,3 +66,32 @@ def embed(
             if progress is not None:
                 progress(done, len(paths))
     return features
+
+
+def feature_store(
+    folder: Path, *, backbone: str, weights: str, size: int, seed: int, device: str | None = None
+) -> FeatureStore:
+    """A store in `folder` that keeps of each image only what `embed` would compute of it, never its pixels.
+
+    Its key names everything the vectors depend on. The network is loaded when the first image comes. Threads take
+    turns on it: what a provider that forbids storing sends is slower than one image at a time.
+    """
+    version = weights if weights in ("imagenet", "none") else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    key = identifier(f"{backbone}-{version[:16]}-{size}px-{seed}")
+    loaded: list[Backbone] = []
+    turn = threading.Lock()
+
+    def extract(pixels: bytes) -> np.ndarray:
+        view = decode(pixels, size=size)[None]
+        with turn:
+            where = pick_device(device)
+            if not loaded:
+                loaded.append(load_backbone(backbone, weights=weights, seed=seed))
+                loaded[0].module.to(where).eval()
+            network = loaded[0]
+            with torch.inference_mode(), mixed_precision(where):
+                views = normalise(to_device(view, where), mean=network.mean, std=network.std)
+                vector: np.ndarray = network.module(views)[0].float().cpu().numpy()
+        return vector
+
+    return FeatureStore(folder, extract, key)

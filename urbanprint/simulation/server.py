@@ -21,10 +21,16 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from urbanprint.simulation.faults import TRANSPORT_FAULTS, Answer, Fault, faulty
+from urbanprint.simulation.overhead import Overhead
 from urbanprint.simulation.protocols.arcgis import FeatureService
 from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.kartaview import KartaViewApi
 from urbanprint.simulation.protocols.mapillary import GraphApi
 from urbanprint.simulation.protocols.open_data import OpenData, boundary_table
+from urbanprint.simulation.protocols.ortho import OrthoServices
+from urbanprint.simulation.protocols.panoramax import PanoramaxApi
+from urbanprint.simulation.protocols.street_view import StreetViewApi
+from urbanprint.simulation.protocols.vector_tiles import VectorTiles
 from urbanprint.simulation.protocols.wire import Provider
 from urbanprint.simulation.town import Town, build_town
 
@@ -67,10 +73,16 @@ class SimulationServer:
         self.town = town or build_town()
         self.requests: list[RequestRecord] = []
         camera = Camera(self.town, width=image_width)
+        self.street_view = StreetViewApi(self.town, camera, key=token)
         self._providers: list[Provider] = [
             OpenData(self.town),
             FeatureService(boundary_table(self.town), page),
             GraphApi(self.town, camera, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
+            VectorTiles(self.town, token=token),
+            PanoramaxApi(self.town, camera),
+            self.street_view,
+            KartaViewApi(self.town, camera, dense=dense_box),
+            OrthoServices(Overhead(self.town).colours),
         ]
         self.closing = threading.Event()
         self._faults = list(faults)

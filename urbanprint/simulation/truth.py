@@ -11,9 +11,15 @@ from urbanprint.simulation.statistics import ceiling
 from urbanprint.simulation.town import build_town
 
 
-def best_r2(images: pd.DataFrame, *, indicator: str, seed: int) -> float:
-    """Return the best reachable R2 of `indicator` from these images (image_id, area_id) of the simulated town."""
-    reachable = ceiling(build_town(), images, seed=seed).set_index("indicator")["r2"]
+def best_r2(images: pd.DataFrame, *, indicator: str, seed: int) -> float | None:
+    """Return the best reachable R2 of `indicator` from these images (image_id, area_id) of the simulated town.
+
+    None for images of a provider that gives the town's pictures names of its own: then their cues are not known.
+    """
+    town = build_town()
+    if not images["image_id"].isin(town.images["image_id"]).all():
+        return None
+    reachable = ceiling(town, images, seed=seed).set_index("indicator")["r2"]
     return float(reachable[indicator])
 
 

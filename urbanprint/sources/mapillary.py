@@ -1,42 +1,82 @@
-"""Mapillary Graph API v4: street images contributed by people, CC BY-SA 4.0.
+"""Mapillary: street images contributed by people, CC BY-SA 4.0, through its coverage tiles and Graph API v4.
 
-The access token travels in the `Authorization` header alone. A search has no pages: a box that holds more than the
-limit, or that the server calls too dense, is split in four until each answer is complete. Addresses of thumbnails
-expire, so a refused one is renewed through the image's own entity. Facts: https://www.mapillary.com/developer/api-documentation
+Images are found by vector tiles, one request for some five square kilometres. A tile says where an image is, when it
+was taken and which way it looks, not who took it: `complete` asks the image's own entity for its creator, its computed
+position and a fresh thumbnail. Where tiles are refused, or a filter needs what they do not hold, boxes are searched: a
+search has no pages, so a box that holds more than the limit, or that the server calls too dense, is split in four.
+
+The token travels in the `Authorization` header; the tile service alone takes it in the query only
+(https://github.com/mapillary/mapillary-python-sdk/issues/124), which no message and no log shows.
+Facts: https://www.mapillary.com/developer/api-documentation
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 from shapely.geometry.base import BaseGeometry
 
 from urbanprint.errors import MissingSecret, SourceError
-from urbanprint.imagery.records import ImageRecord, RejectedImage, Terms
-from urbanprint.sources.http import HttpClient, HttpStatusError, Retry
+from urbanprint.imagery.records import UNWANTED, Filters, ImageRecord, RejectedImage, Terms
+from urbanprint.sources.http import HttpClient, HttpStatusError, Retry, is_local
+from urbanprint.sources.limits import RateLimit
+from urbanprint.sources.mapillary_answers import (
+    BAD_TOKEN,
+    FIELDS,
+    THROTTLED,
+    THUMBNAIL,
+    TOO_MUCH_DATA,
+    GraphError,
+    fault_of,
+    is_final,
+    parsed,
+    passing_fault,
+    record_of,
+    records_of_tile,
+)
+from urbanprint.sources.tiles import KeptTiles, Tile, points_of, tiles_over
 
 PUBLIC_ENDPOINT = "https://graph.mapillary.com"
+PUBLIC_TILES = "https://tiles.mapillary.com"
+ZOOM = 14
+"""The one zoom whose tiles hold every image."""
+
 _LIMIT = 2000  # the largest the server takes
 _LARGEST_BOX_DEG = 0.009  # the server refuses boxes of 0.01 degrees; stay clear of rounding
 _SMALLEST_BOX_DEG = 1e-5  # about a metre: a box still too dense there is the server's trouble, not the box's
-_THUMBNAIL = "thumb_1024_url"
-_FIELDS = (
-    "id,geometry,computed_geometry,captured_at,compass_angle,computed_compass_angle,"
-    f"sequence,creator,is_pano,{_THUMBNAIL}"
+_KEPT_TILES = 32  # the densest recorded tile holds 31,261 images, about 10 MB of records
+_FRESH_S = 3600.0  # Mapillary draws its tiles anew every hour; a source can live longer than that
+_GONE = frozenset({404, 410})
+_EXPIRED = _GONE | {401, 403}
+_REFUSED = _EXPIRED | {429}
+_EVERY_FLAT_VIEW = Filters()
+_PIXEL_HOSTS = ("fbcdn.net", "mapillary.com")
+
+TERMS = Terms(
+    licence="CC BY-SA 4.0",
+    attribution="© {creator}, Mapillary contributors, CC BY-SA 4.0",
+    page="https://www.mapillary.com/app/?pKey={image_id}",
+    may_store=True,
+    may_train=True,
+    may_show=True,
 )
-_TOO_MUCH_DATA = 1
-_EXPIRED = frozenset({401, 403, 404, 410})
 
 Box = tuple[float, float, float, float]
 
 
 class Mapillary:
-    """The Mapillary API as a source of images.
+    """Mapillary as a source of images.
 
-    `size` of the thumbnails is 1,024 pixels on the long side. Panoramas are left out: a flat view and a panorama
-    of one place are different pictures to a network.
+    Pictures are 1,024 pixels on the long side. `tiles_endpoint` is the public one where `endpoint` is, else
+    `<endpoint>-tiles`. Filters on what tiles do not hold (creators, quality) have boxes searched. When the tile service
+    refuses for good (a quota included), boxes are searched for the rest of the run and `notes` says why.
     """
 
     name = "mapillary"
@@ -47,7 +87,10 @@ class Mapillary:
         token: str | None,
         terms: Terms,
         endpoint: str | None = None,
-        per_minute: float | None = None,
+        tiles_endpoint: str | None = None,
+        discovery: Literal["tiles", "search"] = "tiles",
+        filters: Filters = _EVERY_FLAT_VIEW,
+        limit: RateLimit | None = None,
         retry: Retry | None = None,
         token_variable: str = "MAPILLARY_TOKEN",
         timeout_s: tuple[float, float] = (10.0, 60.0),
@@ -58,21 +101,48 @@ class Mapillary:
                 "(free, from mapillary.com/dashboard/developers)"
             )
         self.terms = terms
+        self.discovery = discovery
+        self.filters = filters
+        self.notes: list[str] = []
+        """What a reader of the results has to know about how images were found; each said once."""
         self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
+        self._tiles_endpoint = tiles_endpoint or (f"{self._endpoint}-tiles" if endpoint else PUBLIC_TILES)
+        self._token, self._token_variable = token, token_variable
+        self._limit, self._retry = limit, retry or Retry()
         self._client = HttpClient(
             name="Mapillary",
             headers={"Authorization": f"OAuth {token}"},
             secrets=(token,),
-            retry=retry,
+            retry=self._retry,
             timeout_s=timeout_s,
-            per_minute=per_minute,
-            final=_is_final,
+            limit=limit,
+            final=is_final,
+            trusted_hosts=_PIXEL_HOSTS,
+            local=endpoint is not None and is_local(endpoint),
         )
+        self._tile_client = HttpClient(
+            name="Mapillary tiles",
+            secrets=(token,),
+            retry=self._retry,
+            timeout_s=timeout_s,
+            limit=limit,
+            final=self._note_status,
+        )
+        self._last = threading.local()
+        self._tiles = KeptTiles(self._tile, most=_KEPT_TILES, fresh_s=_FRESH_S)
+        self._searching, self._leaving = threading.Event(), threading.Lock()
+        if discovery == "search":
+            self._searching.set()
+        elif filters.creators or filters.least_quality is not None:
+            self._search_from_now("its tiles hold neither creators nor quality, which the filters ask for")
 
     @property
     def request_key(self) -> str:
-        """What decides the answer of a search besides the area."""
-        return f"mapillary/images?fields={_FIELDS}&is_pano=false"
+        """What decides the answer of `find` besides the area.
+
+        A run that had to leave the tiles keeps its key: boxes hold all that the tiles would have told.
+        """
+        return f"mapillary/{self.discovery}?fields={FIELDS}&{self.filters.key}"
 
     @property
     def price(self) -> float:
@@ -80,73 +150,215 @@ class Mapillary:
         return 0.0
 
     def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
-        """Yield every flat image in the bounding box of `area` (EPSG:4326), each once."""
+        """Yield every wanted image in the bounding box of `area` (EPSG:4326), each once.
+
+        Records found by tiles have the camera's own position and neither creator nor address: see `complete`.
+        Raises `SourceError` when the provider could not be asked or answered something that is not its protocol, and
+        `MissingSecret` when it refuses the token.
+        """
+        found: Iterator[ImageRecord] | None = None
+        if not self._searching.is_set():
+            try:
+                found = iter(self._in_tiles(area.bounds))
+            except _TilesRefused as refusal:
+                self._search_from_now(str(refusal))
+            except SourceError:
+                if not self._searching.is_set():  # another thread may have met the refusal behind it
+                    raise
         seen: set[str] = set()
-        for box in _boxes(area.bounds):
-            for found in self._search(box):
-                record = _record(found)
-                if record is not None and not found.get("is_pano") and record.image_id not in seen:
-                    seen.add(record.image_id)
-                    yield record
+        for record in found if found is not None else self._in_boxes(area.bounds):
+            if record.image_id not in seen and self.filters.admits(record):
+                seen.add(record.image_id)
+                yield record
+
+    def complete(self, record: ImageRecord) -> ImageRecord:
+        """Return `record` with what its entity knows: creator, computed position and heading, a fresh address.
+
+        One request. Raises `RejectedImage` when the provider no longer has the image or no thumbnail of it, and when
+        the completed facts are not what the filters ask for: a computed heading can differ from the camera's own.
+        """
+        completed = self._renewed(record)
+        if not self.filters.admits(completed):
+            raise RejectedImage(UNWANTED)
+        return completed
 
     def fetch(self, record: ImageRecord) -> bytes:
-        """Return the JPEG of `record`, renewing its address once if it has expired."""
-        address = record.address
-        if address:
+        """Return the JPEG of `record`, renewing its address once if it has none or it has expired."""
+        if record.address:
             try:
-                return self._pixels(address)
+                return self._pixels(record.address)
             except HttpStatusError as error:
                 if error.status not in _EXPIRED:
                     raise
         try:
-            entity = self._json(f"{self._endpoint}/{record.image_id}", {"fields": f"id,{_THUMBNAIL}"})
+            return self._pixels(str(self._renewed(record).address))
         except HttpStatusError as error:
-            raise RejectedImage(f"the provider no longer has it (status {error.status})") from None
-        address = entity.get(_THUMBNAIL)
-        if not address:
-            raise RejectedImage("the provider has no thumbnail of it")
+            if error.status not in _EXPIRED:
+                raise
+            if error.status in _GONE:
+                raise RejectedImage(f"its renewed address answers {error.status}") from None
+            # A fresh address that is refused tells of a host in trouble, not of the image.
+            raise SourceError(f"Mapillary: the fresh address of image {record.image_id} is refused") from None
+
+    def _search_from_now(self, reason: str) -> None:
+        with self._leaving:
+            if self._searching.is_set():
+                return
+            self._searching.set()
+            self.notes.append(f"Mapillary images were found by searching boxes: {reason}")
+
+    # --- tiles ---
+
+    def _in_tiles(self, bounds: Box) -> list[ImageRecord]:
+        west, south, east, north = bounds
+        found: list[ImageRecord] = []
+        for tile in tiles_over(bounds, ZOOM):
+            positions, records = self._tiles.get(tile)
+            inside = ((positions >= (west, south)) & (positions <= (east, north))).all(axis=1)
+            found += [records[index] for index in np.flatnonzero(inside)]
+        return found
+
+    def _tile(self, tile: Tile) -> tuple[np.ndarray, list[ImageRecord]]:
+        """Ask for one tile; positions (n, 2) and the wanted records there."""
+        read: list[tuple[np.ndarray, list[dict[str, Any]]]] = []
+
+        def broken(response: requests.Response) -> str | None:
+            # Whether a body is whole shows when it is read, and what was read is the answer.
+            try:
+                read[:] = [points_of(response.content, tile, "image")]
+            except SourceError as error:
+                return str(error)
+            return None
+
+        url = f"{self._tiles_endpoint.rstrip('/')}/maps/vtp/mly1_public/2/{tile}"
+        self._last.status = None
         try:
-            return self._pixels(address)
-        except HttpStatusError as error:
-            raise RejectedImage(f"its renewed address answers {error.status}") from None
+            self._tile_client.get(url, params={"access_token": self._token}, accept=(200, 204), unsound=broken)
+        except SourceError as error:
+            # A 429 that outlasts the retries is the quota of the day.
+            status = error.status if isinstance(error, HttpStatusError) else self._last.status
+            if status in _REFUSED:
+                raise _TilesRefused(f"its tile service refused tile {tile} (status {status})") from None
+            raise
+        positions, properties = read[0]
+        records = records_of_tile(tile, positions, properties)
+        wanted = [index for index, record in enumerate(records) if self.filters.admits(record)]
+        return positions[wanted], [records[index] for index in wanted]
+
+    def _note_status(self, response: requests.Response) -> bool:
+        """Remember what this thread's request was last refused with; False: it says nothing about trying again."""
+        self._last.status = response.status_code
+        return False
+
+    # --- boxes ---
+
+    def _in_boxes(self, bounds: Box) -> Iterator[ImageRecord]:
+        for box in _boxes(bounds):
+            for found in self._search(box):
+                record = record_of(found)
+                if record is not None:
+                    yield record
 
     def _search(self, box: Box) -> list[dict[str, Any]]:
-        query = {"bbox": ",".join(f"{edge:.7f}" for edge in box), "fields": _FIELDS, "limit": _LIMIT}
+        query = {"bbox": ",".join(f"{edge:.7f}" for edge in box), "fields": FIELDS, "limit": _LIMIT}
         try:
-            found: list[dict[str, Any]] = self._json(f"{self._endpoint}/images", query)["data"]
-        except HttpStatusError as error:
-            if not (error.status == 500 and f'"code":{_TOO_MUCH_DATA}' in error.body.replace(" ", "")):
+            found = self._asked(f"{self._endpoint}/images", query | _server_filters(self.filters)).get("data")
+        except GraphError as error:
+            if error.code != TOO_MUCH_DATA:
                 raise
-            found = []
         else:
+            if not isinstance(found, list):
+                raise SourceError(f"Mapillary: the answer to a search of {query['bbox']} holds no list of images")
             if len(found) < _LIMIT:
                 return found
         if max(box[2] - box[0], box[3] - box[1]) < _SMALLEST_BOX_DEG:
             raise SourceError(f"Mapillary: the box {query['bbox']} cannot be searched: too dense even at a metre")
         return [image for quarter in _quarters(box) for image in self._search(quarter)]
 
-    def _json(self, url: str, params: dict[str, Any]) -> dict[str, Any]:
-        response = self._client.get(url, params=params)
+    # --- entities and pixels ---
+
+    def _renewed(self, record: ImageRecord) -> ImageRecord:
+        """Return `record` as its entity describes it now."""
         try:
-            body = response.json()
-        except requests.JSONDecodeError:
-            raise SourceError(f"Mapillary: {url} answered something that is not JSON") from None
-        if not isinstance(body, dict) or "error" in body:
-            raise SourceError(self._client.redact(f"Mapillary: {url} answered an error: {str(body)[:300]}"))
-        return body
+            entity = self._asked(f"{self._endpoint}/{record.image_id}", {"fields": FIELDS})
+        except GraphError as error:
+            if error.is_gone:
+                raise RejectedImage(f"the provider no longer has it (status {error.status})") from None
+            raise
+        if str(entity.get("id")) != record.image_id:
+            raise SourceError(f"Mapillary: asked for image {record.image_id}, got {str(entity.get('id'))[:80]!r}")
+        present = {name: value for name, value in entity.items() if value not in (None, {})}
+        if not present.get(THUMBNAIL):
+            raise RejectedImage("the provider has no thumbnail of it")
+        known = {"geometry": {"coordinates": [record.longitude, record.latitude]}, "is_pano": record.is_panorama}
+        found = record_of(known | present | {"sequence": record.sequence_id})
+        told = {each.name: getattr(found, each.name) for each in fields(ImageRecord)}
+        return replace(record, **{name: value for name, value in told.items() if value is not None})
+
+    def _asked(self, url: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer of the Graph API; raises `GraphError` and `MissingSecret`."""
+        for attempt in range(self._retry.attempts):
+            try:
+                return self._answered(url, params)
+            except GraphError as error:
+                # Throttling comes with any status, also with ones that elsewhere are final.
+                if error.code != THROTTLED or attempt + 1 == self._retry.attempts:
+                    raise
+            pause_s = self._retry.pause_s(attempt, None)
+            if self._limit is not None:
+                self._limit.postpone(pause_s)
+            time.sleep(pause_s)
+        raise AssertionError  # the loop returns or raises
+
+    def _answered(self, url: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            body = self._client.get_json(url, params=params, unsound=passing_fault)
+        except HttpStatusError as error:
+            body, status = parsed(error.body), error.status
+        else:
+            status = 200
+            if isinstance(body, dict) and "error" not in body:
+                return body
+        code, subcode, message = fault_of(body)
+        message = self._client.redact(message)
+        if code == BAD_TOKEN or status == 401:
+            raise MissingSecret(
+                f"Mapillary refused the access token in {self._token_variable} ({message}): set a valid one "
+                "(free, from mapillary.com/dashboard/developers)"
+            )
+        raise GraphError(
+            f"Mapillary: {url} answered status {status}: {message}", status=status, code=code, subcode=subcode
+        )
 
     def _pixels(self, address: str) -> bytes:
+        host = urlsplit(address).hostname or ""
+        own = urlsplit(self._endpoint).hostname
+        if host != own and not any(host == trusted or host.endswith(f".{trusted}") for trusted in _PIXEL_HOSTS):
+            raise SourceError(
+                f"Mapillary: a thumbnail's address names the host {host[:80]!r}, which is not Mapillary's"
+            )
         # Thumbnails lie on another host, which must not be shown the token.
         return self._client.get(address, authenticated=False).content
 
 
-def _is_final(response: requests.Response) -> bool:
-    """Whether a 500 will not pass by itself: a missing token (code 190) or a box too dense (code 1)."""
-    try:
-        error = response.json().get("error", {})
-    except (requests.JSONDecodeError, AttributeError):
-        return False
-    return isinstance(error, dict) and error.get("code") in (190, _TOO_MUCH_DATA, 100)
+class _TilesRefused(Exception):
+    """The tile service will not answer in this run; the message is the reason."""
+
+
+def _server_filters(filters: Filters) -> dict[str, str]:
+    """What of `filters` the search has parameters for; `find` applies all of them to what comes back."""
+    asked = {"is_pano": "true" if filters.panoramas else "false"}
+    if filters.captured_from_ms is not None:
+        asked["start_captured_at"] = _moment(filters.captured_from_ms // 1000)
+    if filters.captured_to_ms is not None:
+        asked["end_captured_at"] = _moment(-(-filters.captured_to_ms // 1000))
+    if len(filters.creators) == 1:  # the parameter takes one name
+        asked["creator_username"] = filters.creators[0]
+    return asked
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _boxes(bounds: Box) -> Iterator[Box]:
@@ -168,24 +380,3 @@ def _quarters(box: Box) -> Iterator[Box]:
     west, south, east, north = box
     x, y = (west + east) / 2, (south + north) / 2
     yield from ((west, south, x, y), (x, south, east, y), (west, y, x, north), (x, y, east, north))
-
-
-def _record(found: dict[str, Any]) -> ImageRecord | None:
-    """Return the record of a search result, or None where it has no position at all."""
-    geometry = found.get("computed_geometry") or found.get("geometry")
-    if not geometry:
-        return None
-    longitude, latitude = geometry["coordinates"][:2]
-    heading = found.get("computed_compass_angle", found.get("compass_angle"))
-    creator = found.get("creator")
-    return ImageRecord(
-        image_id=str(found["id"]),
-        # An image outside any sequence is a sequence of its own.
-        sequence_id=str(found.get("sequence") or found["id"]),
-        longitude=float(longitude),
-        latitude=float(latitude),
-        creator=creator.get("username") if isinstance(creator, dict) else None,
-        captured_at_ms=found.get("captured_at"),
-        heading=float(heading) % 360.0 if heading is not None else None,
-        address=found.get(_THUMBNAIL),
-    )

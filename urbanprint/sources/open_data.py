@@ -22,7 +22,7 @@ import requests
 
 from urbanprint.errors import DownloadError, InputError, SourceError
 from urbanprint.sources.archives import SIDECARS
-from urbanprint.sources.http import HttpClient
+from urbanprint.sources.http import ANY_HOST, HttpClient
 
 Progress = Callable[[int, int | None], None]
 """Called with what is done and what there is to do (None: unknown): bytes of a file, features of a layer."""
@@ -262,7 +262,8 @@ def _fetched(path: Path, record: Mapping[str, Any], *, changed: bool) -> Fetched
 @contextmanager
 def _borrowed(client: HttpClient | None) -> Iterator[HttpClient]:
     """The caller's client, or one of our own that is closed in the end."""
-    http = client or HttpClient(name="open data")
+    # Publishers redirect to wherever their files lie; nothing here is secret.
+    http = client or HttpClient(name="open data", trusted_hosts=ANY_HOST)
     try:
         yield http
     except SourceError as error:
@@ -356,15 +357,19 @@ def _total_bytes(response: requests.Response, done: int) -> int | None:
 
 def _json(http: HttpClient, url: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON object behind `url`; ArcGIS answers many errors with status 200."""
-    response = http.get(url, params=params)
-    try:
-        body = response.json()
-    except ValueError:
-        raise DownloadError(f"{url} answered something that is not JSON: {response.text[:200]!r}.") from None
+    body = http.get_json(url, params=params, unsound=_passing_error)
     if not isinstance(body, dict) or "error" in body:
         reason = body.get("error") if isinstance(body, dict) else body
         raise DownloadError(f"{url} answered an error: {json.dumps(reason)[:300]}.")
     return body
+
+
+def _passing_error(response: requests.Response) -> str | None:
+    """Why an answer with status 200 is an error that may pass: its own code is one of HTTP's."""
+    body = response.json()
+    error = body.get("error") if isinstance(body, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return f"an error: {json.dumps(error)[:300]}" if isinstance(code, int) and (code == 429 or code >= 500) else None
 
 
 def _needed(body: Mapping[str, Any], key: str, address: str) -> int:

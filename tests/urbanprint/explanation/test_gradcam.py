@@ -1,7 +1,7 @@
 """GradCAM for regression: equal to the published package, signed, and without a trace in the model."""
 
 import copy
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -100,6 +100,25 @@ def test_a_linear_head_on_a_mean_makes_the_map_sum_to_the_output() -> None:
     np.testing.assert_allclose(raw.sum(axis=(1, 2)), Planted()(views)[:, 0].detach().numpy(), atol=1e-6)
 
 
+def test_relative_maps_say_what_sets_a_picture_apart_from_the_average_one() -> None:
+    views = torch.rand(4, 3, 6, 5)
+    views[:, :, 2, 3] = torch.tensor([0.9, 0.1, 0.5])  # the same in every picture
+    relative = gradcam(Planted(), views, layer="map", target=0, relative=True)
+    output = Planted()(views)[:, 0].detach().numpy()
+    np.testing.assert_allclose(relative[:, 2, 3], 0.0, atol=1e-7)
+    np.testing.assert_allclose(relative.sum(axis=(1, 2)), output - output.mean(), atol=1e-6)
+    np.testing.assert_allclose(
+        gradcam(Planted(), views, layer="map", target=0, relative=True, batch=3), relative, atol=1e-6
+    )
+
+
+def test_relative_maps_of_a_network_sum_to_its_difference_from_the_mean(regression: nn.Module, images: Tensor) -> None:
+    relative = gradcam(regression, images, layer="layer4", target=1, relative=True)
+    with torch.no_grad():
+        output = regression(images)[:, 1].numpy()
+    np.testing.assert_allclose(relative.sum(axis=(1, 2)), output - output.mean(), atol=1e-4)
+
+
 def test_batches_do_not_change_the_maps(regression: nn.Module, images: Tensor) -> None:
     whole = gradcam(regression, images, layer="layer4", target=0)
     assert whole.shape == (5, 3, 4)
@@ -123,12 +142,8 @@ def test_modes_gradients_and_hooks_are_as_before_even_after_an_error(regression:
     modes = [module.training for module in model.modules()]
     handle = model.fc.register_forward_hook(fails) if broken else None
     before = hooks(model)
-    call: Callable[[], object] = lambda: gradcam(model, torch.rand(2, 3, 64, 64), layer="layer4", target=0)  # noqa: E731
-    if broken:
-        with pytest.raises(RuntimeError, match="broken on purpose"):
-            call()
-    else:
-        call()
+    with pytest.raises(RuntimeError, match="broken on purpose") if broken else nullcontext():
+        gradcam(model, torch.rand(2, 3, 64, 64), layer="layer4", target=0)
     assert hooks(model) == before
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())

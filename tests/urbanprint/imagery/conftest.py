@@ -17,7 +17,7 @@ from urbanprint.simulation.statistics import file7
 from urbanprint.simulation.town import Town, build_town
 from urbanprint.sources.http import Retry
 from urbanprint.sources.mapillary import Mapillary
-from urbanprint.sources.terms import terms_of
+from urbanprint.sources.providers import terms_of
 
 TERMS = terms_of(Imagery(key="mapillary", provider="mapillary"))
 
@@ -38,7 +38,7 @@ def areas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> gpd.GeoDataFr
 
 @pytest.fixture(scope="session")
 def sampled(areas: gpd.GeoDataFrame) -> pd.DataFrame:
-    return stratify(areas, size=40, allocation="equal", seed=1)
+    return stratify(areas, size=16, allocation="equal", seed=1)
 
 
 @pytest.fixture(scope="session")

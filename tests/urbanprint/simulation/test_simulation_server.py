@@ -1,6 +1,7 @@
 """The loopback server speaks the providers' protocols as they were recorded, and fails as they do when told to."""
 
 import io
+import itertools
 import json
 import re
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import mapbox_vector_tile
 import pandas as pd
 import pytest
 import requests
@@ -259,6 +261,43 @@ def test_a_small_limit_shows_one_edge_of_the_box(
     assert few == every[:3]
     assert latitude[few].max() <= latitude[every[3:]].min()
     assert client.get(address, params={**asked, "limit": 2001}, headers=TOKEN).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["start_captured_at", "end_captured_at", "is_pano", "creator_username"])
+def test_a_search_can_be_filtered(server: SimulationServer, client: requests.Session, town: Town, name: str) -> None:
+    images = town.images.set_index("image_id")
+    moment = images["captured_at"].median().floor("s")
+    value, wanted = {
+        "start_captured_at": (moment.strftime("%Y-%m-%dT%H:%M:%SZ"), images["captured_at"] >= moment),
+        "end_captured_at": (moment.strftime("%Y-%m-%dT%H:%M:%SZ"), images["captured_at"] <= moment),
+        "is_pano": ("true", images["is_pano"]),
+        "creator_username": (images["creator"].iloc[5], images["creator"] == images["creator"].iloc[5]),
+    }[name]
+    asked = {"bbox": around(town, 5, half=0.0045), "fields": "id"}
+    address = f"{server.url}/mapillary/images"
+    whole, found = (
+        {image["id"] for image in client.get(address, params=asked | more, headers=TOKEN).json()["data"]}
+        for more in ({}, {name: value})
+    )
+    assert found == whole & set(images.index[wanted])
+    assert found < whole
+
+
+def test_coverage_tiles_hold_every_image_once_and_need_the_token_in_the_query(
+    server: SimulationServer, client: requests.Session, town: Town
+) -> None:
+    found, lines = [], 0
+    # 50 degrees north, 8 west is in column 7,827 and row 5,555; a tile is 1.6 km wide there, the town 3.
+    for x, y in itertools.product(range(7825, 7831), range(5553, 5559)):
+        address = f"{server.url}/mapillary-tiles/maps/vtp/mly1_public/2/14/{x}/{y}"
+        assert client.get(address, headers=TOKEN).status_code == 403
+        answer = client.get(address, params={"access_token": "simulation-token"})
+        assert answer.headers["Content-Type"] == "application/x-protobuf"
+        layers = mapbox_vector_tile.decode(answer.content)
+        found += [str(image["properties"]["id"]) for image in layers.get("image", {"features": []})["features"]]
+        lines += len(layers.get("sequence", {"features": []})["features"])
+    assert sorted(found) == sorted(town.images["image_id"])
+    assert lines > 0
 
 
 def test_thumbnails_need_no_token_and_show_the_view(

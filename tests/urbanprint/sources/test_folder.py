@@ -10,7 +10,7 @@ from urbanprint.catalogue import Imagery
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import ImageRecord, RejectedImage
 from urbanprint.sources.folder import Folder, exif_position
-from urbanprint.sources.terms import terms_of
+from urbanprint.sources.providers import terms_of
 
 EVERYWHERE = shapely.box(-180, -90, 180, 90)
 TERMS = terms_of(Imagery(key="f", provider="folder", folder="x", licence="CC0 1.0", attribution="us"))

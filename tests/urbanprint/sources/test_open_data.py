@@ -298,7 +298,7 @@ def test_pages_are_not_asked_for_twice_after_an_interruption(
     publisher: Publisher, client: HttpClient, tmp_path: Path
 ) -> None:
     publisher.fail_at_offset = 6
-    with pytest.raises(DownloadError, match=r"FeatureServer/0.* answered an error: .*Unable to complete operation"):
+    with pytest.raises(DownloadError, match=r"FeatureServer/0.* with an error: .*Unable to complete operation"):
         fetch_features(_layer(publisher), folder=tmp_path, client=client)
     publisher.fail_at_offset = None
     publisher.requests.clear()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from urbanprint.simulation.faults import Answer
 from urbanprint.simulation.protocols.camera import Camera
@@ -62,7 +63,7 @@ class GraphApi:
         return _graph_error(401, "Failed to decode", 190, kind="OAuthException")
 
     def search(self, query: Query, base: str) -> Answer:
-        """`GET /images?bbox=west,south,east,north&fields=...&limit=...`."""
+        """`GET /images?bbox=west,south,east,north&fields=...&limit=...`, with the filters of `_admitted`."""
         try:
             west, south, east, north = (float(edge) for edge in query["bbox"].split(","))
         except (KeyError, ValueError):
@@ -72,6 +73,7 @@ class GraphApi:
             message = f"(#100) Param limit must be between 1 and {_LARGEST_LIMIT}"
             return _graph_error(400, message, 100, kind="OAuthException")
         inside = np.flatnonzero(((self._positions >= (west, south)) & (self._positions <= (east, north))).all(axis=1))
+        inside = np.array([index for index in inside if _admitted(self._by_edge[index], query)], dtype=int)
         if max(east - west, north - south) > _LARGEST_BOX_DEG or len(inside) > self._dense_box:
             message = "Please reduce the amount of data you're asking for, then retry your request"
             return _graph_error(500, message, 1, kind="OAuthException")
@@ -140,6 +142,7 @@ class GraphApi:
             "is_pano": bool(image["is_pano"]),
             "make": "Simulated",
             "model": "Pinhole",
+            "quality_score": _quality(image["image_id"]),
             "sequence": image["sequence_id"],
             "width": self._camera.width,
         }
@@ -152,6 +155,21 @@ class GraphApi:
 
 def _fields(query: Query) -> list[str]:
     return [name for name in query.get("fields", "id").split(",") if name]
+
+
+def _admitted(image: dict, query: Query) -> bool:
+    """Whether `image` passes start_captured_at, end_captured_at (ISO 8601), is_pano and creator_username."""
+    return (
+        ("start_captured_at" not in query or image["captured_at"] >= pd.Timestamp(query["start_captured_at"]))
+        and ("end_captured_at" not in query or image["captured_at"] <= pd.Timestamp(query["end_captured_at"]))
+        and ("is_pano" not in query or image["is_pano"] == (query["is_pano"] == "true"))
+        and ("creator_username" not in query or image["creator"] == query["creator_username"])
+    )
+
+
+def _quality(image_id: str) -> float:
+    """A score in [0, 1) that belongs to the image."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=4).digest()) / 2**32
 
 
 def _number(name: str) -> str:

@@ -1,0 +1,121 @@
+"""Taking an image down: everything that shows it goes, and every model that has learned from it is named.
+
+A takedown reaches into every room an image can be in: the ledgers of the cities (which then never fetch it again), the
+stores of pixels and features, the reports, the panels in the experiment log and in the event log of the runs.
+"""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from resources.tracking import PANEL_TAG, Tracking
+from resources.workspace import Workspace
+from urbanprint.errors import InputError
+
+
+@dataclass
+class Removed:
+    """What a takedown did. `cities` have to be built again; `models` have learned from the image."""
+
+    cities: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    panels: int = 0
+    runs: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+
+
+def take_down(image_id: str, *, workspace: Workspace, tracking: Tracking, instance: dg.DagsterInstance) -> Removed:
+    """Remove an image, its copies under other identifiers and every picture made of it; block it for good.
+
+    Raises `InputError` where no city knows the image.
+    """
+    from urbanprint.imagery.ledger import Ledger
+    from urbanprint.imagery.retention import take_down as take_down_from
+    from urbanprint.imagery.store import ImageStore
+
+    removed = Removed()
+    names: set[str] = set()
+    for path in sorted(workspace.ledger("any").parent.glob("*.sqlite")):
+        with closing(Ledger(path)) as ledger:
+            known = take_down_from(ledger, ImageStore(workspace.images), image_id)
+        if not known:
+            continue
+        removed.cities.append(path.stem)
+        names |= {image.image_id for image in known}
+        for sha256 in {image.sha256 for image in known if image.sha256}:
+            removed.files += _remove_files(workspace, path.stem, sha256)
+        _remove_maps(workspace.models(path.stem) / "gradcam.npz", names)
+    if not names:
+        raise InputError(f"no city knows an image {image_id!r}: give its identifier at the provider")
+    for name in sorted(names):
+        removed.panels += tracking.remove_panels(name)
+        removed.runs += _remove_runs(instance, name)
+        removed.models += [f"{model} (image {name})" for model in tracking.models_trained_on(name)]
+    return removed
+
+
+def _remove_files(workspace: Workspace, city: str, sha256: str) -> list[Path]:
+    """Features, small pictures, and the pages and figures that could show or credit the image."""
+    report = workspace.report(city)
+    files = [
+        *workspace.features.glob(f"*/{sha256[:2]}/{sha256}.npy"),
+        report / "thumbnails" / f"{sha256}.jpg",
+        report / "gradcam" / f"{sha256}.jpg",
+        report / "figures" / "gradcam.png",
+        *(report / name for name in ("map.html", "attribution.html", "attribution.csv")),
+    ]
+    there = [file for file in files if file.is_file()]
+    for file in there:
+        file.unlink()
+    return there
+
+
+def _remove_maps(path: Path, image_ids: set[str]) -> None:
+    if not path.is_file():
+        return
+    from urbanprint.explanation.held_out import load_maps, save_maps
+
+    maps = load_maps(path)
+    kept = [image_id for image_id in maps if image_id not in image_ids]
+    if len(kept) < len(maps):
+        import pandas as pd
+
+        remaining = np.stack([maps[image_id] for image_id in kept]) if kept else np.empty((0, 1, 1), np.float32)
+        save_maps(path, pd.DataFrame({"image_id": kept}), remaining)
+
+
+def _remove_runs(instance: dg.DagsterInstance, image_id: str) -> list[str]:
+    """Delete the runs whose events hold a panel with the image: an event cannot be changed, only go with its run."""
+    explained = dg.AssetKey("gradcam_maps")
+    showing: dict[str, str | None] = {}
+    for record in instance.fetch_materializations(explained, limit=10_000).records:
+        made = record.asset_materialization
+        shown = made.metadata.get(PANEL_TAG) if made else None
+        if made and shown is not None and image_id in str(shown.value).split():
+            showing[record.run_id] = made.partition
+    for run_id, partition in showing.items():
+        instance.delete_run(run_id)
+        # Dagster keeps the last event of an asset a second time: it is replaced by one that says what happened.
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(explained, partition=partition, metadata={"taken_down": image_id})
+        )
+    _vacuum(instance, list(showing))
+    return list(showing)
+
+
+def _vacuum(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
+    """SQLite leaves deleted rows readable in its file until the file is written anew; servers see to it themselves."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
+        return
+    for shard in ("index", *run_ids):
+        path = Path(storage.path_for_shard(shard))
+        if path.is_file():
+            with closing(sqlite3.connect(path, isolation_level=None)) as file:
+                file.execute("VACUUM")
+                file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
