@@ -65,7 +65,7 @@ _SEARCHES: tuple[FaultKind, ...] = ("reset", "throttled", "internal_error", "una
 class _Snapshots(Camera):
     """Pictures that cost nothing to draw, each its own."""
 
-    def picture(self, image_id: str, width: int) -> bytes:  # noqa: ARG002  signature of the camera
+    def picture(self, image_id: str, width: int) -> bytes:
         """Return a small JPEG of noise that only this image has."""
         noise = np.random.default_rng(int(image_id)).integers(0, 255, (24, 32, 3), dtype=np.uint8)
         buffer = io.BytesIO()
@@ -158,7 +158,7 @@ def _scenario(town: Town, name: str, *, images: int, kills: int, share: float) -
     rng = np.random.default_rng(_SEED)
     faults = [
         Fault(kind, path=path, probability=share / len(kinds), seed=seed, seconds=0.1, retry_after_s=after)
-        for path, kinds in (("^/thumbs/", _PICTURES), ("^/mapillary/", _SEARCHES))
+        for path, kinds in (("^/thumbs/", _PICTURES), ("^/mapillary", _SEARCHES))
         for seed, kind in enumerate(kinds)
         # Half of the refusals for asking too fast say for how long, half do not.
         for after in ((0.05, None) if kind == "throttled" else (None,))

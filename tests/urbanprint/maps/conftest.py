@@ -147,6 +147,7 @@ def images(areas: gpd.GeoDataFrame) -> pd.DataFrame:
             "reason": None,
             "attempts": 1,
             "sha256": "0" * 64,
+            "phash": None,
             "width": 320.0,
             "height": 240.0,
         }
