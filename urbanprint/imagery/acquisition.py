@@ -9,6 +9,7 @@ and `looks_at_points = True` says that its searches depend on the sample points.
 """
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -81,8 +82,8 @@ def acquire(
 
     `areas` are all areas of the city (`tables.AREAS`): an image belongs to the one its position lies in, whichever
     search found it. `sampled` is `tables.SAMPLED_AREAS`, `points` `tables.SAMPLE_POINTS`. Searches older than
-    `stale_after` are asked again. `inspect` is called in the threads that fetch (by default `quality.examine` with
-    the usual thresholds), `weed` after each round of fetches.
+    `stale_after` are asked again. At most `threads` requests are under way at once; `inspect` looks at what has come
+    while others wait for answers (None: `quality.examine` with the usual thresholds), `weed` after each round.
 
     A spent budget ends the run without an error: `Acquired.stopped` says so, and the next run with a larger one goes
     on. Everything fetched is kept as well when this raises `SourceError`, because images are missing that only a
@@ -182,10 +183,14 @@ class _Run:
     report: Progress
     covered: list[str] = field(default_factory=list)  # areas whose images are fetched, in the order of asking
     asked: set[str] = field(default_factory=set)  # images this run has asked for
+    asking: threading.BoundedSemaphore = field(init=False)  # held while the source is asked
     doubted: set[str] = field(default_factory=set)  # of these, those whose body was bad and that get a second look
     moved_to: set[str] = field(default_factory=set)  # areas that turned out to hold an image of another one
     failed_images: dict[str, tuple[str, str]] = field(default_factory=dict)  # image -> its area, why
     failed_searches: dict[str, str] = field(default_factory=dict)  # area -> why
+
+    def __post_init__(self) -> None:
+        self.asking = threading.BoundedSemaphore(self.threads)
 
     def search(self, area_ids: Sequence[str]) -> None:
         """Search each area that has not been searched yet; failures wait for `raise_failures`."""
@@ -240,7 +245,8 @@ class _Run:
     def _each(self, what: str, items: Sequence[Any], work: Callable[[Any], bool]) -> None:
         """Do `work` for each item in threads; where it returns False another run has the item: wait for that one."""
         waiting, done = list(items), 0
-        with ThreadPoolExecutor(self.threads) as pool:
+        # As many threads again as requests may be under way: what has come is looked at while others wait for answers.
+        with ThreadPoolExecutor(2 * self.threads) as pool:
             while waiting:
                 futures = {pool.submit(work, item): item for item in waiting}
                 waiting = []
@@ -264,7 +270,8 @@ class _Run:
         if claim != "mine":
             return claim == "settled"
         try:
-            records = list(self.source.find(self.shapes[area_id], points))
+            with self.asking:
+                records = list(self.source.find(self.shapes[area_id], points))
         except (ProviderDown, HttpStatusError):
             raise
         except SourceError as error:
@@ -330,7 +337,8 @@ class _Run:
         complete = getattr(self.source, "complete", None)
         if complete is None or (record.creator is not None and record.address is not None):
             return record
-        record = complete(record)
+        with self.asking:
+            record = complete(record)
         lies_in = self._lie_in([record])[0]
         self.ledger.record_completed(self.source.name, record, area_id=lies_in, terms=self.source.terms)
         if lies_in == image["area_id"]:
@@ -343,7 +351,8 @@ class _Run:
     def _sound(self, record: ImageRecord) -> tuple[bytes, Examined]:
         """The body and what it shows, asked for again while its fault may pass."""
         for look in range(_LOOKS):
-            pixels = self.source.fetch(record)
+            with self.asking:
+                pixels = self.source.fetch(record)
             seen = self.inspect(pixels)
             if seen.reason is None:
                 return pixels, seen
