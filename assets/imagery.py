@@ -16,11 +16,21 @@ from resources.workspace import Workspace
 _GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
 
 
+class LookUp(dg.Config):
+    """Whether to look before planning."""
+
+    look_up: bool = False
+    """Search the areas first, which is free with every provider: the plan then knows what there is to fetch."""
+
+
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="2")
 def imagery_plan(
     context: dg.AssetExecutionContext,
+    config: LookUp,
     cities: Cities,
     workspace: Workspace,
+    imagery_sources: ImagerySources,
+    areas: gpd.GeoDataFrame,
     sampled_areas: pd.DataFrame,
     sample_points: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
@@ -29,10 +39,22 @@ def imagery_plan(
 
     from urbanprint.imagery.ledger import Ledger
     from urbanprint.imagery.planning import plan_imagery
+    from urbanprint.imagery.searching import find_images
+    from urbanprint.progress import Printed
     from urbanprint.sources.providers import price_of, searches_points
 
     city = cities.city(context.partition_key)
     with closing(Ledger(workspace.ledger(city.key))) as ledger:
+        if config.look_up:
+            find_images(
+                areas=areas,
+                sampled=sampled_areas,
+                points=sample_points,
+                source=imagery_sources.source(city.imagery, ledger),
+                ledger=ledger,
+                threads=city.imagery.threads,
+                progress=Printed(),
+            )
         plan = plan_imagery(
             city,
             sampled_areas,

@@ -7,8 +7,9 @@ the commands, so that `urbanprint --help` answers at once.
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from urbanprint import __version__
 from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, City, find_catalogue, read_catalogue
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="say what a run would ask of the imagery provider, before it does")
     plan.add_argument("city")
+    plan.add_argument("--look-up", action="store_true", help="search the areas first: free, and the plan is exact")
     plan.set_defaults(command=_plan)
 
     run = commands.add_parser("run", help="make everything of a city, from statistics to map and report")
@@ -99,7 +101,8 @@ def _plan(options: argparse.Namespace) -> int:
     city = catalogue.city(options.city)
     with _Graph(catalogue) as graph:
         graph.sources(city, refresh=False)
-        graph.make(city, only=["areas", "sampled_areas", "sample_points", "imagery_plan"])
+        plan_of = ["areas", "sampled_areas", "sample_points", "imagery_plan"]
+        graph.make(city, only=plan_of, config={"imagery_plan": {"look_up": options.look_up}})
         plan = graph.table("imagery_plan", city).iloc[0]
     minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
     budget = "" if plan["budget"] != plan["budget"] else f"\n  budget    {plan['budget']:,.0f} paid requests left"
@@ -214,9 +217,11 @@ class _Graph:
                 return
         self._launch(f"{publisher}_sources")
 
-    def make(self, city: City, *, only: list[str] | None = None) -> None:
-        """Make the assets of the city, or `only` some of them."""
-        self._launch("city", partition=city.key, only=only)
+    def make(
+        self, city: City, *, only: list[str] | None = None, config: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Make the assets of the city, or `only` some of them; `config` is that of assets, by name."""
+        self._launch("city", partition=city.key, only=only, config=config)
 
     def board(self) -> None:
         """Bring the board over all cities up to date."""
@@ -230,14 +235,24 @@ class _Graph:
         """Return the folder of the city's report."""
         return self._workspace.report(city.key)
 
-    def _launch(self, job: str, *, partition: str | None = None, only: list[str] | None = None) -> None:
+    def _launch(
+        self,
+        job: str,
+        *,
+        partition: str | None = None,
+        only: list[str] | None = None,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         import dagster as dg
 
         result = self._defs.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             partition_key=partition,
             asset_selection=[dg.AssetKey(name) for name in only] if only else None,
-            run_config={"loggers": {"console": {}}},
+            run_config={
+                "loggers": {"console": {}},
+                "ops": {name: {"config": dict(values)} for name, values in (config or {}).items()},
+            },
             raise_on_error=False,
         )
         if not result.success:

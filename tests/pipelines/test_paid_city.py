@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -70,6 +71,10 @@ def test_the_price_is_known_before_anything_is_paid(home: Path, server: Simulati
     assert plan.returncode == 0, plan.stderr
     assert "price     $0.63" in plan.stdout
     assert "90 paid requests left" in plan.stdout
+    looked = urbanprint(home, "plan", "--look-up", "simville")
+    assert looked.returncode == 0, looked.stderr
+    assert "searches  at most 0, free" in looked.stdout
+    assert re.search(r"images    at most \d\d? \(\d\d+ found so far, 0 of them fetched\)", looked.stdout), looked.stdout
     assert server.street_view.paid == 0
 
 

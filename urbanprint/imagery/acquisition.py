@@ -9,34 +9,25 @@ and `looks_at_points = True` says that its searches depend on the sample points.
 """
 
 import hashlib
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
-import shapely
 
-from urbanprint.areas import assign
 from urbanprint.catalogue import Quality
 from urbanprint.errors import BudgetSpent, MissingImages, SourceError, UrbanprintError
 from urbanprint.imagery.choosing import choose
-from urbanprint.imagery.claims import Worker
 from urbanprint.imagery.ledger import TAKEN_DOWN, Ledger
 from urbanprint.imagery.quality import Examined, examine
 from urbanprint.imagery.records import ImageRecord, RejectedImage, Source
+from urbanprint.imagery.searching import Progress, Searches
 from urbanprint.imagery.store import Store
 from urbanprint.sources.http import HttpStatusError
 from urbanprint.sources.limits import ProviderDown
-
-Progress = Callable[[str, int, int], None]
-"""Called as (what is being done, how many are done, how many there are)."""
 
 Inspect = Callable[[bytes], Examined]
 """Looks at a fetched body and says what it is, and why it is of no use if it is of none."""
@@ -50,7 +41,6 @@ PASSING_REASONS = frozenset({"not an image", "truncated", "grey placeholder"})
 _LOOKS = 3  # times a body is asked for in a row while its reason may pass
 _GIVEN_UP_AFTER = 5  # runs in which an image failed while its provider was up
 _REFUSED = frozenset({401, 403})  # the provider refuses us, not the image: it would refuse every other one too
-_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -96,23 +86,20 @@ def acquire(
             "features computed from them in memory"
         )
     store.sweep()
-    positions = points[["longitude", "latitude"]].to_numpy()
-    areas.sindex  # noqa: B018  built here, once, before threads share it
     with ledger.worker() as worker:
         run = _Run(
             areas=areas,
-            shapes=areas.set_index("area_id").geometry,
-            points={str(key): positions[rows] for key, rows in points.groupby("area_id").indices.items()},
+            points=points,
             source=source,
             ledger=ledger,
             store=store,
             worker=worker,
             views=views,
             threads=threads,
-            since=0.0 if stale_after is None else time.time() - stale_after.total_seconds(),
+            stale_after=stale_after,
+            progress=progress,
             inspect=inspect or partial(examine, quality=Quality()),
             weed=weed,
-            report=progress or (lambda _what, _done, _of: None),
         )
         coverage, stopped = _cover(run, sampled)
     if not stopped and not (coverage["outcome"] == "imaged").any():
@@ -165,36 +152,18 @@ def _cover(run: "_Run", sampled: pd.DataFrame) -> tuple[pd.DataFrame, str | None
 
 
 @dataclass(kw_only=True)
-class _Run:
-    """One pass over areas: what all its threads share."""
+class _Run(Searches):
+    """One pass over areas that fetches what its searches find."""
 
-    areas: gpd.GeoDataFrame
-    shapes: gpd.GeoSeries
-    points: Mapping[str, np.ndarray]
-    source: Source
-    ledger: Ledger
     store: Store
-    worker: Worker
     views: int
-    threads: int
-    since: float
     inspect: Inspect
     weed: Weed | None
-    report: Progress
     covered: list[str] = field(default_factory=list)  # areas whose images are fetched, in the order of asking
     asked: set[str] = field(default_factory=set)  # images this run has asked for
-    asking: threading.BoundedSemaphore = field(init=False)  # held while the source is asked
     doubted: set[str] = field(default_factory=set)  # of these, those whose body was bad and that get a second look
     moved_to: set[str] = field(default_factory=set)  # areas that turned out to hold an image of another one
     failed_images: dict[str, tuple[str, str]] = field(default_factory=dict)  # image -> its area, why
-    failed_searches: dict[str, str] = field(default_factory=dict)  # area -> why
-
-    def __post_init__(self) -> None:
-        self.asking = threading.BoundedSemaphore(self.threads)
-
-    def search(self, area_ids: Sequence[str]) -> None:
-        """Search each area that has not been searched yet; failures wait for `raise_failures`."""
-        self._each("searching areas", area_ids, self._search)
 
     def fetch(self, area_ids: Sequence[str]) -> None:
         """Fetch what each area still wants; a rejected image gives way to the next nearest."""
@@ -207,7 +176,7 @@ class _Run:
             self.ledger.record_planned(self.source.name, [image["image_id"] for image in wanted])
             self.asked.update(image["image_id"] for image in wanted)
             self.moved_to.clear()
-            self._each("fetching images", wanted, self._fetch)
+            self.each("fetching images", wanted, self._fetch)
             changed = {image["area_id"] for image in wanted} | self.moved_to | self._weeded()
             unfinished = [area_id for area_id in self.covered if area_id in changed]
 
@@ -215,7 +184,7 @@ class _Run:
         """The images the area still lacks; those `asked` for count as there, by default those that failed."""
         return choose(
             self._images_in(area_id),
-            self._points_in(area_id),
+            self.points_in(area_id),
             views=self.views,
             asked=set(self.failed_images) if asked is None else set(asked),
         )
@@ -228,75 +197,11 @@ class _Run:
         """Raise `SourceError` if the provider kept something back this time that is still wanted."""
         lacking = {area_id for area_id, _ in self.failed_images.values() if self.held(area_id) < self.views}
         images = {image_id: why for image_id, (area_id, why) in self.failed_images.items() if area_id in lacking}
-        for what, failures in (("searches", self.failed_searches), ("images", images)):
-            if failures:
-                first = min(failures)
-                raise SourceError(
-                    f"{len(failures)} {what} failed at {self.source.name} this time (first: {first}, "
-                    f"{failures[first]}); run again to ask for those alone"
-                )
+        self.raise_failed("searches", self.failed_searches)
+        self.raise_failed("images", images)
 
     def _images_in(self, area_id: str) -> list[Mapping[str, Any]]:
         return self.ledger.images_in(area_id, source=self.source.name, request=self.source.request_key)
-
-    def _points_in(self, area_id: str) -> np.ndarray:
-        return self.points.get(area_id, np.empty((0, 2)))
-
-    def _each(self, what: str, items: Sequence[Any], work: Callable[[Any], bool]) -> None:
-        """Do `work` for each item in threads; where it returns False another run has the item: wait for that one."""
-        waiting, done = list(items), 0
-        # As many threads again as requests may be under way: what has come is looked at while others wait for answers.
-        with ThreadPoolExecutor(2 * self.threads) as pool:
-            while waiting:
-                futures = {pool.submit(work, item): item for item in waiting}
-                waiting = []
-                try:
-                    for future in as_completed(futures):
-                        if future.result():
-                            done += 1
-                            self.report(what, done, len(items))
-                        else:
-                            waiting.append(futures[future])
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                if waiting:
-                    time.sleep(_POLL_S)
-
-    def _search(self, area_id: str) -> bool:
-        request, points = self.source.request_key, self._points_in(area_id)
-        place = _place(self.shapes[area_id].bounds, points if getattr(self.source, "looks_at_points", False) else None)
-        claim = self.ledger.claim_search(area_id, request + place, worker=self.worker, since=self.since)
-        if claim != "mine":
-            return claim == "settled"
-        try:
-            with self.asking:
-                records = list(self.source.find(self.shapes[area_id], points))
-        except (ProviderDown, HttpStatusError):
-            raise
-        except SourceError as error:
-            # Given back at once: two runs would else wait for each other's failures.
-            self.ledger.release_search(area_id, request + place)
-            self.failed_searches[area_id] = str(error)
-            return True
-        self.ledger.record_search(
-            area_id,
-            request,
-            source=self.source.name,
-            terms=self.source.terms,
-            found=zip(records, self._lie_in(records), strict=True),
-            place=place,
-        )
-        return True
-
-    def _lie_in(self, records: Sequence[ImageRecord]) -> np.ndarray:
-        """The area each record lies in, or None: an object array of shape (n,)."""
-        if not records:
-            return np.empty(0, dtype=object)
-        longitudes = np.array([record.longitude for record in records])
-        latitudes = np.array([record.latitude for record in records])
-        around = shapely.box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max())
-        return assign(longitudes, latitudes, self.areas.iloc[self.areas.sindex.query(around)])
 
     def _forget_lost(self, area_id: str) -> None:
         """The ledger claims what the store has: where it has lost something, that is fetched anew."""
@@ -339,7 +244,7 @@ class _Run:
             return record
         with self.asking:
             record = complete(record)
-        lies_in = self._lie_in([record])[0]
+        lies_in = self.lie_in([record])[0]
         self.ledger.record_completed(self.source.name, record, area_id=lies_in, terms=self.source.terms)
         if lies_in == image["area_id"]:
             return record
@@ -390,11 +295,3 @@ class _Run:
         reasons = self.weed(fetched)
         self.ledger.weed(name, reasons)
         return set(fetched.loc[fetched["image_id"].isin(list(reasons)), "area_id"])
-
-
-def _place(bounds: Sequence[float], points: np.ndarray | None) -> str:
-    """What in an area decides the answer of a search, as a digest: a changed area is another request."""
-    digest = hashlib.blake2b(np.round(bounds, 7).tobytes(), digest_size=8)
-    if points is not None:
-        digest.update(np.round(points, 7).tobytes())
-    return f"#{digest.hexdigest()}"

@@ -151,10 +151,12 @@ def test_a_provider_that_fails_keeps_what_was_fetched_and_the_next_run_completes
 ) -> None:
     server.inject(Fault("unavailable", path="^/thumbs/", times=30, probability=0.5, seed=3))
     with pytest.raises(SourceError, match="run again"):
-        run(threads=2)
+        run(threads=2, views=2)
     delivered = asked(server)
-    acquired = run()
-    assert (acquired.images["state"] != "failed").all()
+    images = run(views=2).images
+    # An image that failed may no longer be wanted: another turned out to lie in its area.
+    held = images[images["state"] == "fetched"].groupby("area_id").size()
+    assert (held.reindex(images.loc[images["state"] == "failed", "area_id"]) >= 2).all()
     assert max(asked(server).values()) == 1
     assert sum(asked(server).values()) > sum(delivered.values())
 
