@@ -332,7 +332,7 @@ def test_an_expired_address_is_renewed_once(server: SimulationServer, source: Ma
     assert source.fetch(completed)[:3] == b"\xff\xd8\xff"
     assert [request.status for request in server.requests] == [200, 403, 200, 200]
     server.inject(Fault("expired", path="^/thumbs/", times=2))
-    with pytest.raises(SourceError, match="the fresh address of image .* is refused"):
+    with pytest.raises(SourceError, match=r"the fresh address of image .* is refused"):
         source.fetch(completed)
 
 
