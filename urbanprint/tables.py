@@ -10,7 +10,7 @@ import hashlib
 import pandas as pd
 import pandera.pandas as pa
 
-from urbanprint.vocabulary import FOLD_KINDS, IMAGE_STATES, INDICATORS, MEASURES
+from urbanprint.vocabulary import FOLD_KINDS, IMAGE_STATES, INDICATORS, LIVELIHOODS, MEASURES, TASK_MEASURES, TASKS
 
 
 def _text(*, nullable: bool = False, unique: bool = False) -> pa.Column:
@@ -211,6 +211,94 @@ SCORES = pa.DataFrameSchema(
     name="scorecard",
 )
 """Scores with block-bootstrap 95 % intervals."""
+
+
+CLUSTERS = pa.DataFrameSchema(
+    {
+        "area_id": _text(unique=True),
+        "country": _text(),
+        "region": _text(nullable=True),
+        **_POSITION,
+        "urban": pa.Column("boolean", nullable=True),
+        "weight": pa.Column(float, pa.Check.ge(0)),
+        **{indicator: pa.Column(float, nullable=True) for indicator in LIVELIHOODS},
+    },
+    strict=True,
+    name="survey_clusters",
+)
+"""Survey clusters, a row a cluster of a survey; positions as published, moved by up to the source's `Jitter`."""
+
+CLUSTER_PREDICTIONS = pa.DataFrameSchema(
+    {
+        "area_id": _text(),
+        "model": _text(),
+        "kind": _text(),
+        "fold": pa.Column(int, pa.Check.ge(0)),
+        "indicator": pa.Column(str, pa.Check.isin(list(LIVELIHOODS))),
+        "task": pa.Column(str, pa.Check.isin(list(TASKS))),
+        "observed": pa.Column(float, nullable=True),
+        "predicted": pa.Column(float),
+    },
+    unique=["area_id", "model", "kind", "indicator", "task"],
+    strict=True,
+    name="cluster_predictions",
+)
+"""Held-out predictions of clusters: the value, or the probability of lying at or above the training median; `kind` is a
+kind of fold or the name of a transfer between countries."""
+
+CLUSTER_SCORES = pa.DataFrameSchema(
+    {
+        "model": _text(),
+        "kind": _text(),
+        "indicator": pa.Column(str, pa.Check.isin(list(LIVELIHOODS))),
+        "task": pa.Column(str, pa.Check.isin(list(TASKS))),
+        "measure": pa.Column(str, pa.Check.isin([name for names in TASK_MEASURES.values() for name in names])),
+        "value": pa.Column(float, nullable=True),
+        "low": pa.Column(float, nullable=True),
+        "high": pa.Column(float, nullable=True),
+        "clusters": pa.Column(int, pa.Check.ge(0)),
+        "units": pa.Column(int, pa.Check.ge(0)),
+    },
+    unique=["model", "kind", "indicator", "task", "measure"],
+    strict=True,
+    name="cluster_scorecard",
+)
+"""Scores of clusters with block-bootstrap 95 % intervals; `units` are the blocks, countries or regions resampled."""
+
+SELECTION_OPTIMISM = pa.DataFrameSchema(
+    {
+        "task": pa.Column(str, pa.Check.isin(list(TASKS))),
+        "learnable": _unit(),
+        "evaluations": pa.Column(int, pa.Check.ge(1)),
+        "validation": pa.Column(int, pa.Check.ge(2)),
+        "quantity": pa.Column(str, pa.Check.isin(["reported", "honest", "optimism"])),
+        "value": pa.Column(float),
+        "low": pa.Column(float),
+        "high": pa.Column(float),
+    },
+    unique=["task", "learnable", "evaluations", "validation", "quantity"],
+    strict=True,
+    name="selection_optimism",
+)
+"""By how much the best of several evaluations on one validation list flatters: means over simulated studies, and the
+range that holds 95 % of them."""
+
+SCENES = pa.DataFrameSchema(
+    {
+        "image_id": _text(),
+        "class": _text(),
+        "fraction": _unit(nullable=True),
+        "count": pa.Column(float, pa.Check.ge(0), nullable=True),
+        "confidence": _unit(nullable=True),
+    },
+    unique=["image_id", "class"],
+    strict=True,
+    name="scenes",
+)
+"""What is seen in images, a row an image and class where there is some: share of pixels, objects, mean confidence.
+
+A class that cannot be counted has no count, published detections have no fraction. How objects were told apart is said
+by the parser (`scenes.parsing.CountsBy`)."""
 
 
 def fingerprint(table: pd.DataFrame) -> str:

@@ -30,3 +30,24 @@ MEASURES: dict[str, str] = {
 
 IMAGE_STATES: tuple[str, ...] = ("planned", "found", "fetched", "rejected", "failed")
 """What can have become of an image, in the order it happens."""
+
+LIVELIHOODS: dict[str, str] = {
+    "poverty": "Asset wealth (poverty)",
+    "population": "Population density",
+    "bmi": "Women's body-mass index",
+}
+"""The indicators of a survey cluster: column -> name for people. As surveyed: a higher `poverty` index is a wealthier
+cluster (the published column `pov` is a wealth index)."""
+
+TASKS: dict[str, str] = {
+    "classification": "at or above the training median",
+    "regression": "the value itself",
+}
+"""What is asked of a cluster: identifier -> name for people."""
+
+TASK_MEASURES: dict[str, dict[str, str]] = {
+    "classification": {"accuracy": "accuracy", "auc": "AUC"},
+    "regression": {"r2": "R²", "pearson_r2": "squared Pearson r", "pearson_r": "Pearson r"},
+}
+"""The scores of each task: identifier -> name for people. `pearson_r2` is the "r2" of the livelihood papers, which a
+constant offset, a wrong scale and even a wrong sign leave as it is; `r2` forgives none of them."""

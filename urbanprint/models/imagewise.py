@@ -8,7 +8,7 @@ normalisation would see, any number of views an area; and a view's GradCAM expla
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,10 @@ from urbanprint.models.embedding import mixed_precision, pick_device, to_device
 
 _ARCHITECTURE = "imagewise"
 
+Loss = Literal["cross-entropy", "squared-error"]
+"""Of an output and its label: cross-entropy for labels in [0, 1], which an output's sigmoid predicts; squared error for
+labels of any size, which the output itself predicts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagewiseConfig:
@@ -31,7 +35,9 @@ class ImagewiseConfig:
     `weights` as in `load_backbone`; `patience` = epochs without a better validation error before stopping;
     `frozen_stages` = how many halvings of the resolution, counted from the input, keep their weights (for ResNet:
     1 the stem, 2 also layer1, 3 also layer2); a checkpoint is written after `checkpoint_seconds` of new work, the
-    most a killed training loses. Raises `InputError` naming the setting that is out of range.
+    most a killed training loses; `pooled_share` = share of the loss that judges the mean output of an area's views, the
+    rest judges each view: at 0 single views learn copies of their area's label. Raises `InputError` naming the setting
+    that is out of range.
     """
 
     backbone: str = "resnet18"
@@ -50,6 +56,8 @@ class ImagewiseConfig:
     workers: int = 2
     device: str | None = None
     checkpoint_seconds: float = 30.0
+    loss: Loss = "cross-entropy"
+    pooled_share: float = 0.5
 
     def __post_init__(self) -> None:
         wanted = {
@@ -65,6 +73,8 @@ class ImagewiseConfig:
             "seed": (self.seed >= 0, "0 or more"),
             "workers": (self.workers >= 1, "at least 1"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0.0, "0 or more"),
+            "loss": (self.loss in get_args(Loss), " or ".join(get_args(Loss))),
+            "pooled_share": (0.0 <= self.pooled_share <= 1.0, "between 0 and 1"),
         }
         for setting, (holds, expected) in wanted.items():
             if not holds:
@@ -73,7 +83,7 @@ class ImagewiseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """What one epoch did. Losses are means over known labels; the validation ones are in squared normalised ranks.
+    """What one epoch did. Losses are means over known labels; the validation one is the squared error of the labels.
 
     `best` says whether this epoch's weights are the best so far; validation figures are NaN without validation areas.
     """
@@ -88,7 +98,7 @@ class EpochRecord:
 
 
 class ImagewiseNetwork(nn.Module):
-    """Views (n, 3, H, W), normalised -> outputs before the sigmoid (n, indicators)."""
+    """Views (n, 3, H, W), normalised -> outputs, before the sigmoid where there is one (n, indicators)."""
 
     def __init__(self, backbone: Backbone, *, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -143,21 +153,28 @@ class ImagewiseModel:
         )
         return np.concatenate([self.view_logits(pixels, device=device) for pixels in batches])
 
+    def values(self, outputs: Any) -> Any:
+        """Predictions on the scale of the labels, from the network's outputs."""
+        return 1.0 / (1.0 + np.exp(-outputs)) if self.config.loss == "cross-entropy" else outputs
+
     def predict_views(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Deprivation in [0, 1] a view: columns image_id, area_id and the indicators, rows as in `images`."""
+        """The prediction of each view: columns image_id, area_id and the indicators, rows as in `images`.
+
+        On the scale of the labels: of a town, deprivation in [0, 1].
+        """
         frame = images[["image_id", "area_id"]].reset_index(drop=True)
-        frame[list(self.indicators)] = _sigmoid(self._logits(images))
+        frame[list(self.indicators)] = self.values(self._logits(images))
         return frame
 
     def predict(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Deprivation in [0, 1] an area: columns area_id (sorted) and the indicators.
+        """The prediction of each area, from the mean output of its views: columns area_id (sorted) and the indicators.
 
         `images` holds image_id, area_id, path; all views of an area count. Raises `InputError` for a file that is no
         image, `MissingImages` for an empty table.
         """
         logits = pd.DataFrame(self._logits(images), columns=list(self.indicators))
         pooled = logits.groupby(images["area_id"].to_numpy()).mean()
-        return _sigmoid(pooled).rename_axis("area_id").reset_index()
+        return self.values(pooled).rename_axis("area_id").reset_index()
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> Path:
         """Write the model directory; architecture, config, labels and training history are added to `card`."""
@@ -173,10 +190,6 @@ class ImagewiseModel:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _sigmoid(logits: Any) -> Any:
-    return 1.0 / (1.0 + np.exp(-logits))
 
 
 def build(config: ImagewiseConfig, indicators: tuple[str, ...], *, weights: str | None = None) -> ImagewiseModel:

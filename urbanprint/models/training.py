@@ -26,7 +26,7 @@ from urbanprint.errors import InputError, LeakingSplit, MissingImages
 from urbanprint.imagery.decoding import decode_many
 from urbanprint.models.backbones import normalise
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
-from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel, build, pool_views
+from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel, Loss, build, pool_views
 
 IN_MEMORY_BYTES = 2 * 2**30
 """Decoded views above this size go to a memory-mapped file beside the checkpoint: 14,000 views at 224 px fit below."""
@@ -74,15 +74,15 @@ def augment(views: Tensor, generator: torch.Generator) -> Tensor:
     return jittered.masked_fill(erased[:, None], 0.0)
 
 
-def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with the normalised rank as a soft target, mean over the known labels (NaN = unknown).
+def masked_loss(outputs: Tensor, labels: Tensor, *, loss: Loss = "cross-entropy") -> Tensor:
+    """The loss of outputs and labels (n, k), mean over the known labels (NaN = unknown).
 
-    Its gradient in the output is sigmoid(output) - label, which does not vanish at the ends as a squared error's does.
+    Cross-entropy takes a normalised rank as a soft target: its gradient in the output is sigmoid(output) - label, which
+    does not vanish at the ends as that of a squared error after a sigmoid does.
     """
     known = torch.isfinite(labels)
-    losses = functional.binary_cross_entropy_with_logits(
-        logits.float(), torch.where(known, labels, 0.5), reduction="none"
-    )
+    of_pair = functional.binary_cross_entropy_with_logits if loss == "cross-entropy" else functional.mse_loss
+    losses = of_pair(outputs.float(), torch.where(known, labels, 0.5), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
@@ -152,10 +152,12 @@ def _freeze(model: ImagewiseModel) -> list[nn.Module]:
 
 def _start_at_the_mean(model: ImagewiseModel, labels: np.ndarray) -> None:
     """Let the untrained network predict each indicator's mean: epochs then go into what differs between views."""
-    mean = torch.from_numpy(np.nanmean(labels, axis=0)).clamp(0.01, 0.99)
+    mean = torch.from_numpy(np.nanmean(labels, axis=0))
     with torch.no_grad():
         model.network.head.weight.mul_(0.1)
-        model.network.head.bias.copy_(torch.logit(mean))
+        model.network.head.bias.copy_(
+            torch.logit(mean.clamp(0.01, 0.99)) if model.config.loss == "cross-entropy" else mean
+        )
 
 
 def _follow_quickly(network: nn.Module) -> None:
@@ -237,7 +239,9 @@ def _train_epoch(
             logits = network(views)
             pooled = pool_views(logits, area, areas=len(labels))
         # The views' own loss gives every picture a gradient; the pooled one is what is scored.
-        loss = 0.5 * masked_loss(pooled, labels) + 0.5 * masked_loss(logits, labels[area])
+        of_areas = masked_loss(pooled, labels, loss=config.loss)
+        of_views = masked_loss(logits, labels[area], loss=config.loss)
+        loss = config.pooled_share * of_areas + (1.0 - config.pooled_share) * of_views
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
@@ -258,7 +262,7 @@ def _validate(model: ImagewiseModel, split: _Split, pixels: np.ndarray, *, devic
     )
     starts = np.cumsum([0] + [len(views) for views in split.rows[:-1]])
     pooled = np.add.reduceat(logits, starts) / np.array([len(views) for views in split.rows])[:, None]
-    error = (1.0 / (1.0 + np.exp(-pooled)) - split.labels) ** 2
+    error = (model.values(pooled) - split.labels) ** 2
     spread = (split.labels - np.nanmean(split.labels, axis=0)) ** 2
     known = np.isfinite(split.labels).any(axis=0)
     r2 = 1.0 - np.nansum(error, axis=0)[known] / np.maximum(np.nansum(spread, axis=0)[known], 1e-12)
@@ -316,9 +320,10 @@ def train(
 ) -> ImagewiseModel:
     """Train on `train_areas`, keep the epoch with the least squared error on `validation_areas`, stop when it rises.
 
-    `images` holds image_id, area_id, path; `labels` is indexed by area_id, a column an indicator, normalised ranks in
-    [0, 1] with NaN where unknown. Without validation areas every epoch runs and the last one is kept. `on_epoch` is
-    called after each epoch, and first once for each epoch a resumed checkpoint already holds.
+    `images` holds image_id, area_id, path; `labels` is indexed by area_id, a column an indicator, NaN where unknown, in
+    [0, 1] (normalised ranks, classes) unless the loss is the squared error. Without validation areas every epoch runs
+    and the last one is kept. `on_epoch` is called after each epoch, and first once for each epoch a resumed checkpoint
+    already holds.
 
     The file `checkpoint` stays when training is done, so that asking for the same training again returns at once;
     one of another training is overwritten.

@@ -1,4 +1,4 @@
-"""A loopback server that speaks the providers' real protocols about the simulated town.
+"""A loopback server that speaks the providers' real protocols about the simulated town and countries.
 
 What belongs here is transport: the log, faults, sockets. What is answered is in `protocols/`, a module a provider.
 """
@@ -24,6 +24,7 @@ from urbanprint.simulation.faults import TRANSPORT_FAULTS, Answer, Fault, faulty
 from urbanprint.simulation.overhead import Overhead
 from urbanprint.simulation.protocols.arcgis import FeatureService
 from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.countries import Countries
 from urbanprint.simulation.protocols.kartaview import KartaViewApi
 from urbanprint.simulation.protocols.mapillary import GraphApi
 from urbanprint.simulation.protocols.open_data import OpenData, boundary_table
@@ -50,11 +51,11 @@ class RequestRecord:
 
 
 class SimulationServer:
-    """Serves `town` on 127.0.0.1 while the context is open; `url` is its address, `requests` its log.
+    """Serves `town` and the countries on 127.0.0.1 while the context is open; `url` is its address, `requests` its log.
 
     `log_path` gets every request as a JSON line at once, so that the log survives a kill. `page` is the feature
     service's maxRecordCount, `dense_box` the number of images above which a search box is refused, `image_width` the
-    width in pixels of the town's cameras, `port` 0 any free one.
+    width in pixels of the town's cameras, `clusters` the number in each simulated country, `port` 0 any free one.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SimulationServer:
         page: int = 100,
         dense_box: int = 30,
         image_width: int = 256,
+        clusters: int = 110,
         port: int = 0,
     ) -> None:
         self.town = town or build_town()
@@ -83,6 +85,7 @@ class SimulationServer:
             self.street_view,
             KartaViewApi(self.town, camera, dense=dense_box),
             OrthoServices(Overhead(self.town).colours),
+            Countries(clusters=clusters, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
         ]
         self.closing = threading.Event()
         self._faults = list(faults)

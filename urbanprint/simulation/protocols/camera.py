@@ -1,15 +1,31 @@
-"""The pictures of a town as JPEG files, whichever provider serves them."""
+"""The pictures of a town or country as JPEG files, whichever provider serves them."""
 
 from functools import lru_cache
+from typing import Protocol
+
+import pandas as pd
 
 from urbanprint.simulation.scenes import jpeg, render
-from urbanprint.simulation.town import Town
+from urbanprint.simulation.styles import View
+
+
+class Photographed(Protocol):
+    """A place of which a provider holds images: a town, or a country."""
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The columns of `Town.images`."""
+        ...
+
+    def view(self, image_id: str) -> View:
+        """What a picture is drawn from."""
+        ...
 
 
 class Camera:
-    """Takes the town's pictures, at most `width` pixels wide, 4:3; recent ones are kept."""
+    """Takes the place's pictures, at most `width` pixels wide, 4:3; recent ones are kept."""
 
-    def __init__(self, town: Town, *, width: int) -> None:
+    def __init__(self, town: Photographed, *, width: int) -> None:
         self.width = width
         self._town = town
         self._kept = lru_cache(maxsize=1024)(self._taken)

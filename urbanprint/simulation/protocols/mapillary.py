@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from urbanprint.simulation.faults import Answer
-from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.camera import Camera, Photographed
 from urbanprint.simulation.protocols.wire import Headers, Query, json_answer
-from urbanprint.simulation.town import Town
 
 _SIGNING_KEY = b"simulation"
 _THUMB_SIZES = {"thumb_256_url": 256, "thumb_1024_url": 1024, "thumb_2048_url": 2048, "thumb_original_url": 4096}
@@ -28,7 +27,9 @@ class GraphApi:
     `thumb_lifetime_s` seconds.
     """
 
-    def __init__(self, town: Town, camera: Camera, *, token: str, thumb_lifetime_s: float, dense_box: int) -> None:
+    def __init__(
+        self, town: Photographed, camera: Camera, *, token: str, thumb_lifetime_s: float, dense_box: int
+    ) -> None:
         self._camera = camera
         self._token = token
         self._lifetime_s = thumb_lifetime_s

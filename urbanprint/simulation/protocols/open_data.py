@@ -39,7 +39,7 @@ class OpenData:
             return None
         with self._lock:
             found = self.files.get(path)
-        return None if found is None else _file_answer(*found, headers)
+        return None if found is None else file_answer(*found, headers)
 
     @cached_property
     def files(self) -> dict[str, tuple[bytes, str]]:
@@ -89,7 +89,7 @@ def _zipped(members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _file_answer(content: bytes, content_type: str, headers: Headers) -> Answer:
+def file_answer(content: bytes, content_type: str, headers: Headers) -> Answer:
     """A file under the rules of conditional and partial requests (RFC 9110, 13 and 14)."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     described = (("ETag", etag), ("Last-Modified", LAST_MODIFIED), ("Accept-Ranges", "bytes"))

@@ -17,8 +17,8 @@ import pyproj
 import shapely
 
 from urbanprint.simulation.faults import Answer
+from urbanprint.simulation.protocols.camera import Photographed
 from urbanprint.simulation.protocols.wire import Headers, Query
-from urbanprint.simulation.town import Town
 
 _PATH = re.compile(r"/mapillary-tiles/maps/vtp/mly1_public/2/14/(\d+)/(\d+)")
 _ACROSS = 2**14
@@ -29,7 +29,7 @@ _HALF_WORLD_M = 20_037_508.342789244  # pi times the Earth's radius in EPSG:3857
 class VectorTiles:
     """`/mapillary-tiles/maps/vtp/mly1_public/2/14/<x>/<y>?access_token=...` over the images of a town."""
 
-    def __init__(self, town: Town, *, token: str) -> None:
+    def __init__(self, town: Photographed, *, token: str) -> None:
         self._token = token
         to_mercator = pyproj.Transformer.from_crs(4326, 3857, always_xy=True)
         east_m, north_m = to_mercator.transform(town.images["raw_longitude"], town.images["raw_latitude"])
