@@ -54,6 +54,7 @@ def gradcam_maps(
     from urbanprint.imagery.store import ImageStore
     from urbanprint.models.imagewise import load_imagewise
     from urbanprint.progress import Printed
+    from urbanprint.sources.providers import terms_of
 
     city = cities.city(context.partition_key)
     store = ImageStore(workspace.images)
@@ -77,20 +78,24 @@ def gradcam_maps(
             progress=lambda done, of: bar("explaining images", done, of),
         )
     save_maps(models / "gradcam.npz", images, maps)
-    panel = spread_panel(images, maps, areas, held_out)
-    in_panel = images["image_id"].iloc[spread_views(images, held_out)].tolist()
+    in_panel: list[str] = []
+    pictures: dict[str, bytes] = {}
+    if terms_of(city.imagery).may_show:
+        pictures["panel"] = spread_panel(images, maps, areas, held_out)
+        in_panel = images["image_id"].iloc[spread_views(images, held_out)].tolist()
     facts: dict[str, float] = {}
     if city.simulated:
         facts = _against_the_truth(images, maps, folds, load_imagewise(models / "imagewise"))
         (models / "faithfulness.json").write_text(json.dumps(facts, indent=2))
     with tracking.run(city.key, "gradcam", tags={"dagster_run": context.run_id}) as run:
-        run.file(PANEL, panel)
-        run.tag(PANEL_TAG, " ".join(in_panel))
+        for png in pictures.values():
+            run.file(PANEL, png)
+            run.tag(PANEL_TAG, " ".join(in_panel))
         run.metrics({name.replace(" ", "_").replace(",", ""): value for name, value in facts.items()})
     return described(
         images.drop(columns="path"),
         facts,
-        pictures={"panel": panel},
+        pictures=pictures,
         common_scale=common_limit(maps),
         images_in_panel=" ".join(in_panel),
         mlflow_run=run.run_id,

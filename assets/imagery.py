@@ -10,7 +10,7 @@ import pandas as pd
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.imagery import ImagerySources, image_store
+from resources.imagery import ImagerySources, image_store, open_ledger
 from resources.workspace import Workspace
 
 _GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
@@ -35,22 +35,22 @@ def imagery_plan(
     sample_points: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
     """What the coming run asks of the provider at most: areas, points, searches, images, minutes, price, budget."""
-    from contextlib import closing
-
-    from urbanprint.imagery.ledger import Ledger
     from urbanprint.imagery.planning import plan_imagery
     from urbanprint.imagery.searching import find_images
     from urbanprint.progress import Printed
     from urbanprint.sources.providers import price_of, searches_points
 
     city = cities.city(context.partition_key)
-    with closing(Ledger(workspace.ledger(city.key))) as ledger:
+    request = None  # only a source knows its request key, and making one may need a secret
+    with open_ledger(workspace, city.key) as ledger:
         if config.look_up:
+            source = imagery_sources.source(city.imagery, ledger)
+            request = source.request_key
             find_images(
                 areas=areas,
                 sampled=sampled_areas,
                 points=sample_points,
-                source=imagery_sources.source(city.imagery, ledger),
+                source=source,
                 ledger=ledger,
                 threads=city.imagery.threads,
                 progress=Printed(),
@@ -60,8 +60,12 @@ def imagery_plan(
             sampled_areas,
             sample_points,
             ledger=ledger,
+            store=image_store(city, workspace),
+            request=request,
             price=price_of(city.imagery),
             budget_images=city.imagery.budget,
+            # Its searches leave out the address and the creator: an image takes its entity and its pixels.
+            per_image_requests=2.0 if city.imagery.provider == "mapillary" else 1.0,
             searches_points=searches_points(city.imagery),
         )
     return described(plan.as_table())
@@ -72,6 +76,8 @@ class ImageryRefresh(dg.Config):
 
     search_again_after_days: float | None = None
     """Searches older than this are asked again; images already fetched never are. None: never search again."""
+    pay_again: bool = False
+    """Buy images again that have been paid for and that the store lacks, as it does when the features change."""
 
 
 @dg.multi_asset(
@@ -107,13 +113,11 @@ def street_images(
 ) -> Iterator[dg.Output]:
     """Fetch the images of the sample; what an interrupted run has fetched is kept and not asked for again."""
     import time
-    from contextlib import closing
     from datetime import timedelta
     from functools import partial
 
     from urbanprint.errors import SourceError
     from urbanprint.imagery.acquisition import acquire
-    from urbanprint.imagery.ledger import Ledger
     from urbanprint.imagery.quality import examine, weed
     from urbanprint.imagery.retention import expire
     from urbanprint.maps import figures
@@ -127,7 +131,7 @@ def street_images(
     quality = city.imagery.quality
     plan = imagery_plan.iloc[0]
     context.log.info(f"asking for at most {plan['images']} images in {plan['areas']} areas, price: {plan['price']}")
-    with closing(Ledger(workspace.ledger(city.key))) as ledger:
+    with open_ledger(workspace, city.key) as ledger:
         source = imagery_sources.source(city.imagery, ledger)
         expired = expire(ledger, store, source.terms, time.time(), source=source.name)
         try:
@@ -142,6 +146,7 @@ def street_images(
                 threads=city.imagery.threads,
                 stale_after=None if days is None else timedelta(days=days),
                 progress=Printed(),
+                pay_again=config.pay_again,
                 inspect=partial(examine, quality=quality),
                 weed=partial(
                     weed,

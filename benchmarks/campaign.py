@@ -51,6 +51,7 @@ from urbanprint.sources.providers import terms_of
 _SEED = 11
 _THREADS = 8
 _TOKEN = "campaign"
+_FAILED = 3  # exit status of a run whose provider kept something back
 _VIEWS = 12  # more than any area has: every image is wanted, so the exact set is known
 _CLOCKS_S = (0.0, 86_400.0, -86_400.0)  # by which the clocks of successive processes are wrong
 _SOUND = ("slow", "wrong_type")  # faults under which the whole picture leaves the server all the same
@@ -170,14 +171,16 @@ def _scenario(town: Town, name: str, *, images: int, kills: int, share: float) -
         with deliveries.watched(), SimulationServer(town, token=_TOKEN, faults=faults) as server:
             if name == "kills":
                 for turn in range(kills):
-                    _until_killed(folder, server, int(rng.integers(1, 2 * images // (kills + 1))), turn=turn)
+                    requests = int(rng.integers(1, 2 * images // (kills + 1)))
+                    count.kills += _until_killed(folder, server, requests, turn=turn)
                     deliveries.end_of_life(_fetched(folder), killed=True)
-                count.kills, count.runs = kills, kills
+                count.runs = kills
             else:
                 children = [_child(folder, server.url, turn=turn) for turn in range(2 if name == "two" else 1)]
                 _refuse_for_a_while(server)
                 for child in children:
-                    child.wait()
+                    if child.wait() not in (0, _FAILED):
+                        raise SystemExit(f"{name}: a run ended with {child.returncode}, which no provider explains")
                 deliveries.end_of_life(_fetched(folder), killed=False)
                 count.runs = len(children)
             count.faults = sum(fault.hits for fault in faults)
@@ -228,14 +231,14 @@ def _child(folder: Path, url: str, *, turn: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def _until_killed(folder: Path, server: SimulationServer, requests: int, *, turn: int) -> None:
-    """Start a process and kill it after it has made so many requests, or let it end if it makes no more."""
+def _until_killed(folder: Path, server: SimulationServer, requests: int, *, turn: int) -> bool:
+    """Start a process and kill it after it has made so many requests; False where it ended before."""
     before = len(server.requests)
     child = _child(folder, server.url, turn=turn)
     while child.poll() is None and len(server.requests) - before < requests:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    return child.wait() == -signal.SIGKILL
 
 
 def _refuse_for_a_while(server: SimulationServer) -> None:
@@ -294,7 +297,7 @@ def _fetch(folder: Path, url: str, *, clock_s: float) -> int:
                 inspect=_inspect,
             )
         except SourceError:
-            return 3
+            return _FAILED
     return 0
 
 

@@ -39,19 +39,25 @@ def take_down(image_id: str, *, workspace: Workspace, tracking: Tracking, instan
     from urbanprint.imagery.store import ImageStore
 
     removed = Removed()
-    names: set[str] = set()
-    for path in sorted(workspace.ledger("any").parent.glob("*.sqlite")):
-        with closing(Ledger(path)) as ledger:
-            known = take_down_from(ledger, ImageStore(workspace.images), image_id)
-        if not known:
-            continue
-        removed.cities.append(path.stem)
-        names |= {image.image_id for image in known}
-        for sha256 in {image.sha256 for image in known if image.sha256}:
-            removed.files += _remove_files(workspace, path.stem, sha256)
-        _remove_maps(workspace.models(path.stem) / "gradcam.npz", names)
-    if not names:
+    names, hashes, known = {image_id}, set[str](), set[str]()
+    before = 0
+    while len(names) + len(hashes) > before:  # a copy under another identifier in another city leads to further ones
+        before = len(names) + len(hashes)
+        for path in workspace.ledgers():
+            with closing(Ledger(path)) as ledger:
+                for name in sorted(names | hashes):
+                    for image in take_down_from(ledger, ImageStore(workspace.images), name):
+                        known.add(path.stem)
+                        names.add(image.image_id)
+                        hashes |= {image.sha256} if image.sha256 else set()
+    if not known:
         raise InputError(f"no city knows an image {image_id!r}: give its identifier at the provider")
+    workspace.take_down(names | hashes)
+    for city in sorted(known):
+        removed.cities.append(city)
+        for sha256 in sorted(hashes):
+            removed.files += _remove_files(workspace, city, sha256)
+        _remove_maps(workspace.models(city) / "gradcam.npz", names)
     for name in sorted(names):
         removed.panels += tracking.remove_panels(name)
         removed.runs += _remove_runs(instance, name)

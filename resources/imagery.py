@@ -1,6 +1,8 @@
 """Imagery providers as a resource: a city's settings and the secrets of the environment in, a plain source out."""
 
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -40,6 +42,17 @@ class ImagerySources(dg.ConfigurableResource):
             limit=RateLimit(imagery.per_minute, shared=shared) if imagery.per_minute else None,
             budget=None if imagery.budget is None else Purse(ledger, imagery.provider, imagery.budget),
         )
+
+
+@contextmanager
+def open_ledger(workspace: Workspace, city: str) -> Iterator["Ledger"]:
+    """The city's ledger, in which whatever was taken down anywhere in the workspace is blocked."""
+    from urbanprint.imagery.ledger import Ledger
+
+    with closing(Ledger(workspace.ledger(city))) as ledger:
+        for name in workspace.taken_down():
+            ledger.take_down(name)
+        yield ledger
 
 
 def image_store(city: City, workspace: Workspace) -> "ImageStore | FeatureStore":

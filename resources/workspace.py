@@ -4,6 +4,7 @@ Only paths and the tables under them; what is in the files is for the library.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,24 @@ class Workspace(dg.ConfigurableResource):
     def ledger(self, city: str) -> Path:
         """What has been asked of the city's imagery source, and the answers."""
         return self._folder("ledgers") / f"{city}.sqlite"
+
+    def ledgers(self) -> list[Path]:
+        """The ledgers of all cities that have been asked about, in order."""
+        return sorted(self._folder("ledgers").glob("*.sqlite"))
+
+    def taken_down(self) -> list[str]:
+        """Image identifiers and hashes that no city may fetch, from any provider."""
+        path = self._folder("ledgers") / "taken_down.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+    def take_down(self, names: Iterable[str]) -> None:
+        """Add image identifiers and hashes to those that no city may fetch."""
+        every = sorted({*self.taken_down(), *names})
+        path = self._folder("ledgers") / "taken_down.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".writing")
+        beside.write_text("".join(f"{name}\n" for name in every), encoding="utf-8")
+        beside.replace(path)
 
     def models(self, city: str) -> Path:
         """The city's trained models and their checkpoints."""

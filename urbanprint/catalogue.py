@@ -83,6 +83,19 @@ class Quality:
         _require(0 <= self.spacing_m <= 1000, "spacing_m", "0 (off) to 1000 metres", self.spacing_m)
 
 
+_ONLY_OF = {
+    "budget": ("street-view",),
+    "radius_m": ("street-view",),
+    "secret_variable": ("street-view",),
+    "key_variable": ("mapillary", "street-view"),
+    "least_quality": ("mapillary",),
+    "endpoint": ("mapillary", "street-view", "panoramax", "kartaview"),
+    "folder": ("folder",),
+    "manifest": ("folder",),
+}
+"""Keys of an imagery table -> the providers they mean something to. Elsewhere a key without effect would mislead."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Imagery:
     """Where street images come from."""
@@ -104,6 +117,8 @@ class Imagery:
     captured_before: date | None = None
     panoramas: bool = False
     """Panoramas instead of flat views."""
+    heading: tuple[float, ...] = ()
+    """From and to, degrees clockwise from north; empty: every direction."""
     creators: tuple[str, ...] = ()
     """Only images of these people; empty: of everyone."""
     least_quality: float | None = None
@@ -135,6 +150,17 @@ class Imagery:
         _require(
             self.least_quality is None or 0 <= self.least_quality <= 1, "least_quality", "0 to 1", self.least_quality
         )
+        _require(
+            not self.heading or (len(self.heading) == 2 and all(0 <= each < 360 for each in self.heading)),
+            "heading",
+            "two directions of 0 to below 360 degrees, from and to",
+            list(self.heading),
+        )
+        for name, providers in _ONLY_OF.items():
+            if self.provider not in providers:
+                default = {each.name: each.default for each in fields(self)}[name]
+                expected = f"no such key, which is for {' and '.join(providers)} only"
+                _require(getattr(self, name) == default, name, expected, getattr(self, name))
         if self.captured_from and self.captured_before:
             _require(self.captured_from < self.captured_before, "captured_before", "later than captured_from", None)
         if self.provider == "folder":
@@ -153,7 +179,7 @@ class Sample:
     spacing_m: float = 30.0
     """Least distance between two sample points, in metres."""
     least_images: int = 1
-    """An area with fewer images is left to its reserve, and nothing is predicted for it."""
+    """Nothing is learned from an area with fewer images, and nothing is predicted for it."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -272,7 +298,7 @@ def read_catalogue(path: str | Path | None = None) -> Catalogue:
     path = find_catalogue(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise CatalogueError(
             f"there is no catalogue at {path}: name one with --catalogue or {CATALOGUE_VARIABLE}"
         ) from None
@@ -283,6 +309,16 @@ def read_catalogue(path: str | Path | None = None) -> Catalogue:
     for name in document:
         if name not in known:
             raise CatalogueError(f"{path}: unknown table [{name}]{_nearest(name, known)}")
+    for name in known:
+        if not isinstance(document.get(name, {}), dict):
+            raise CatalogueError(f"{path}: {name} must be a table: [{name}.<key>]")
+    defaults = document.get("defaults", {})
+    for name, values in defaults.items():
+        if name not in ("sample", "evaluation", "training"):
+            near = _nearest(name, ("sample", "evaluation", "training"))
+            raise CatalogueError(f"{path}: unknown table [defaults.{name}]{near}")
+        if not isinstance(values, dict):
+            raise CatalogueError(f"{path}: defaults.{name} must be a table: [defaults.{name}]")
     editions = {
         key: reader.record(Edition, table, f"editions.{key}", key=key)
         for key, table in reader.tables(document, "editions")
@@ -291,7 +327,6 @@ def read_catalogue(path: str | Path | None = None) -> Catalogue:
         key: reader.record(Imagery, table, f"imagery.{key}", key=key)
         for key, table in reader.tables(document, "imagery")
     }
-    defaults = document.get("defaults", {})
     cities = {}
     for key, table in reader.tables(document, "cities"):
         cities[key] = reader.city(key, table, defaults, editions, imagery)

@@ -149,3 +149,50 @@ def test_a_missing_catalogue_and_an_unknown_city_say_what_to_do(written, tmp_pat
         read_catalogue(tmp_path / "nowhere.toml")
     with pytest.raises(CatalogueError, match="has no city 'her'; did you mean 'here'"):
         read_catalogue(written(SMALL)).city("her")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('provider = "panoramax"\nbudget = 10', r"budget: expected no such key, which is for street-view only"),
+        ('provider = "kartaview"\nleast_quality = 0.5', r"least_quality: expected no such key.*mapillary only"),
+        ('provider = "mapillary"\nradius_m = 90', r"radius_m: expected no such key"),
+        ('provider = "mapillary"\nheading = [350.0]', r"heading: expected two directions"),
+        ('provider = "mapillary"\ncaptured_from = "2020"', r"captured_from: expected a date"),
+        ('provider = "mapillary"\nquality.darkest = 300', r"darkest: expected a grey level"),
+    ],
+)
+def test_a_key_that_would_have_no_effect_or_no_sense_is_refused(written, line: str, message: str) -> None:
+    table = (
+        '[imagery.photographs]\nprovider = "folder"\nfolder = "photographs"\nlicence = "CC0"\nattribution = "someone"'
+    )
+    with pytest.raises(CatalogueError, match=rf"\[imagery.photographs.*\].*{message}"):
+        read_catalogue(written(SMALL.replace(table, f"[imagery.photographs]\n{line}")))
+
+
+def test_filters_and_terms_of_ones_own_are_read(written) -> None:
+    table = (
+        '[imagery.photographs]\nprovider = "folder"\nfolder = "photographs"\nlicence = "CC0"\nattribution = "someone"'
+    )
+    own = 'provider = "mapillary"\nheading = [350, 10]\ncaptured_from = 2020-01-01\nkeep_days = 30\nmay_show = false'
+    imagery = read_catalogue(written(SMALL.replace(table, f"[imagery.photographs]\n{own}"))).city("here").imagery
+    assert (imagery.heading, imagery.keep_days, imagery.may_show) == ((350, 10), 30, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults = 3\n", "defaults must be a table"),
+        ("imagery = 3\n", "imagery must be a table"),
+        ("[defaults.evaluaton]\nfolds = 3\n", r"unknown table \[defaults.evaluaton\]; did you mean 'evaluation'"),
+        ("[defaults]\nsample = 3\n", "defaults.sample must be a table"),
+    ],
+)
+def test_what_is_no_table_is_refused(written, text: str, message: str) -> None:
+    with pytest.raises(CatalogueError, match=message):
+        read_catalogue(written(text))
+
+
+def test_a_folder_is_no_catalogue(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="there is no catalogue at"):
+        read_catalogue(tmp_path)

@@ -19,7 +19,7 @@ import geopandas as gpd
 import pandas as pd
 
 from urbanprint.catalogue import Quality
-from urbanprint.errors import BudgetSpent, MissingImages, SourceError, UrbanprintError
+from urbanprint.errors import BudgetSpent, InputError, MissingImages, SourceError, UrbanprintError
 from urbanprint.imagery.choosing import choose
 from urbanprint.imagery.ledger import TAKEN_DOWN, Ledger
 from urbanprint.imagery.quality import Examined, examine
@@ -35,10 +35,12 @@ Inspect = Callable[[bytes], Examined]
 Weed = Callable[[pd.DataFrame], Mapping[str, str]]
 """Looks at the fetched images of the run (`tables.IMAGES`) and returns which are of no use, image_id -> reason."""
 
-PASSING_REASONS = frozenset({"not an image", "truncated", "grey placeholder"})
+BROKEN_TRANSFERS = frozenset({"not an image", "truncated"})
+PASSING_REASONS = BROKEN_TRANSFERS | {"grey placeholder"}
 """Reasons of `Inspect` that a moment later may be gone: a broken transfer, a server in trouble."""
 
 _LOOKS = 3  # times a body is asked for in a row while its reason may pass
+_PAID_LOOKS = 2  # the same where each costs money; a placeholder is a whole answer, and never bought again
 _GIVEN_UP_AFTER = 5  # runs in which an image failed while its provider was up
 _REFUSED = frozenset({401, 403})  # the provider refuses us, not the image: it would refuse every other one too
 
@@ -50,7 +52,7 @@ class Acquired:
     images: pd.DataFrame
     coverage: pd.DataFrame
     stopped: str | None = None
-    """Why images are missing that could be had, in a sentence: the budget was spent. None: nothing is missing."""
+    """Why images are missing that could be had: the budget was spent, and what failed besides. None: none is."""
 
 
 def acquire(
@@ -67,6 +69,7 @@ def acquire(
     progress: Progress | None = None,
     inspect: Inspect | None = None,
     weed: Weed | None = None,
+    pay_again: bool = False,
 ) -> Acquired:
     """Fetch up to `views` images for each sampled area and say what became of each.
 
@@ -78,7 +81,8 @@ def acquire(
     A spent budget ends the run without an error: `Acquired.stopped` says so, and the next run with a larger one goes
     on. Everything fetched is kept as well when this raises `SourceError`, because images are missing that only a
     failing provider kept back (`ProviderDown` when it answers nothing any more), and the next run continues.
-    Raises `UrbanprintError` for a store of pixels where the terms forbid one.
+    Raises `UrbanprintError` for a store of pixels where the terms forbid one, and `InputError`, before anything is
+    asked, where images that have been paid for are not in `store` and `pay_again` does not allow buying them again.
     """
     if store.keeps_pixels and not source.terms.may_store:
         raise UrbanprintError(
@@ -101,6 +105,7 @@ def acquire(
             inspect=inspect or partial(examine, quality=Quality()),
             weed=weed,
         )
+        run.forget_lost(sampled["area_id"], pay_again=pay_again)
         coverage, stopped = _cover(run, sampled)
     if not stopped and not (coverage["outcome"] == "imaged").any():
         raise MissingImages(
@@ -128,7 +133,7 @@ def _cover(run: "_Run", sampled: pd.DataFrame) -> tuple[pd.DataFrame, str | None
             run.fetch(asked)
         except BudgetSpent as spent:
             missing = sum(len(run.wanted(area_id)) for area_id in run.covered)
-            stopped = f"{spent}; {missing:,} images have not been asked for"
+            stopped = "; ".join([f"{spent}; {missing:,} images have not been asked for", *run.failures()])
         else:
             run.raise_failures()
         empty = [area_id for area_id in asked if not run.held(area_id)]
@@ -141,7 +146,9 @@ def _cover(run: "_Run", sampled: pd.DataFrame) -> tuple[pd.DataFrame, str | None
     def outcome(area_id: str, held: int) -> str:
         if held:
             return "imaged"
-        return "not asked" if stopped and run.wanted(area_id) else "no imagery"
+        # What the provider has kept back may be there: only an answer says that there is no imagery.
+        open_still = area_id in run.failed_searches or run.wanted(area_id, asked=())
+        return "not asked" if stopped and open_still else "no imagery"
 
     coverage = pd.DataFrame({"area_id": pd.Series(run.covered, dtype="str")})
     coverage = coverage.merge(sampled[["area_id", "stratum", "role"]], on="area_id", how="left", validate="1:1")
@@ -167,8 +174,6 @@ class _Run(Searches):
 
     def fetch(self, area_ids: Sequence[str]) -> None:
         """Fetch what each area still wants; a rejected image gives way to the next nearest."""
-        for area_id in area_ids:
-            self._forget_lost(area_id)
         self.covered.extend(area_ids)
         unfinished = list(area_ids)
         while unfinished:
@@ -176,9 +181,31 @@ class _Run(Searches):
             self.ledger.record_planned(self.source.name, [image["image_id"] for image in wanted])
             self.asked.update(image["image_id"] for image in wanted)
             self.moved_to.clear()
-            self.each("fetching images", wanted, self._fetch)
+            try:
+                self.each("fetching images", wanted, self._fetch)
+            except BudgetSpent:
+                self._weeded()  # what the run ends with has been looked through as well
+                raise
             changed = {image["area_id"] for image in wanted} | self.moved_to | self._weeded()
             unfinished = [area_id for area_id in self.covered if area_id in changed]
+
+    def forget_lost(self, area_ids: Iterable[str], *, pay_again: bool) -> None:
+        """The ledger claims what the store has: where it has lost something, that is fetched anew.
+
+        What costs money is not bought again unless `pay_again`: a store of other features lacks all that is paid for.
+        """
+        name = self.source.name
+        fetched = self.ledger.manifest(source=name, areas=area_ids, request=self.source.request_key, state="fetched")
+        kept = zip(fetched["image_id"], fetched["sha256"], strict=True)
+        lost = [image_id for image_id, sha256 in kept if not self.store.holds(sha256)]
+        if lost and self.source.price > 0 and not pay_again:
+            raise InputError(
+                f"{len(lost):,} images from {name} have been paid for and are not in the {self.store}: go back to the "
+                f"store or the settings they were fetched with, or allow buying them again for "
+                f"${len(lost) * self.source.price:,.2f} with pay_again=True"
+            )
+        for image_id in lost:
+            self.ledger.record_removed(name, image_id, "it was no longer in the store")
 
     def wanted(self, area_id: str, *, asked: Iterable[str] | None = None) -> list[Mapping[str, Any]]:
         """The images the area still lacks; those `asked` for count as there, by default those that failed."""
@@ -195,19 +222,18 @@ class _Run(Searches):
 
     def raise_failures(self) -> None:
         """Raise `SourceError` if the provider kept something back this time that is still wanted."""
+        if failures := self.failures():
+            raise SourceError(failures[0])
+
+    def failures(self) -> list[str]:
+        """What the provider kept back this time that is still wanted: a sentence on searches, one on images."""
         lacking = {area_id for area_id, _ in self.failed_images.values() if self.held(area_id) < self.views}
         images = {image_id: why for image_id, (area_id, why) in self.failed_images.items() if area_id in lacking}
-        self.raise_failed("searches", self.failed_searches)
-        self.raise_failed("images", images)
+        told = [self.told("searches", self.failed_searches), self.told("images", images)]
+        return [sentence for sentence in told if sentence]
 
     def _images_in(self, area_id: str) -> list[Mapping[str, Any]]:
         return self.ledger.images_in(area_id, source=self.source.name, request=self.source.request_key)
-
-    def _forget_lost(self, area_id: str) -> None:
-        """The ledger claims what the store has: where it has lost something, that is fetched anew."""
-        for image in self._images_in(area_id):
-            if image["state"] == "fetched" and not self.store.holds(image["sha256"]):
-                self.ledger.record_removed(self.source.name, image["image_id"], "it was no longer in the store")
 
     def _fetch(self, image: Mapping[str, Any]) -> bool:
         image_id = image["image_id"]
@@ -254,16 +280,18 @@ class _Run(Searches):
         return None
 
     def _sound(self, record: ImageRecord) -> tuple[bytes, Examined]:
-        """The body and what it shows, asked for again while its fault may pass."""
-        for look in range(_LOOKS):
+        """The body and what it shows, asked for again while its fault may pass: if paid, once and if it came broken."""
+        free = self.source.price == 0
+        looks, passing = (_LOOKS, PASSING_REASONS) if free else (_PAID_LOOKS, BROKEN_TRANSFERS)
+        for look in range(looks):
             with self.asking:
                 pixels = self.source.fetch(record)
             seen = self.inspect(pixels)
             if seen.reason is None:
                 return pixels, seen
-            if seen.reason not in PASSING_REASONS:
+            if seen.reason not in passing:
                 break
-            if look + 1 == _LOOKS and self.source.price == 0 and record.image_id not in self.doubted:
+            if look + 1 == looks and free and record.image_id not in self.doubted:
                 # A server in trouble gives bad bodies to all who ask: look again when the others are through.
                 self.doubted.add(record.image_id)
                 self.asked.discard(record.image_id)
@@ -294,4 +322,9 @@ class _Run(Searches):
         fetched = self.ledger.manifest(source=name, areas=self.covered, request=request, state="fetched")
         reasons = self.weed(fetched)
         self.ledger.weed(name, reasons)
-        return set(fetched.loc[fetched["image_id"].isin(list(reasons)), "area_id"])
+        weeded = fetched[fetched["image_id"].isin(list(reasons))]
+        if self.store.keeps_pixels:
+            for sha256 in set(weeded["sha256"]):
+                if not self.ledger.is_kept(sha256):
+                    self.store.remove(sha256)
+        return set(weeded["area_id"])

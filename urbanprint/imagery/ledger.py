@@ -131,19 +131,31 @@ class Ledger:
         """Record the complete answer of one search: each image found with the area it lies in.
 
         `request` is the source's own key and `place` what in the area decided the answer (`search_key`). An image
-        already known keeps its state; what is newer is taken over, except that a search never overwrites the position
-        and the creator that `record_completed` has given, and that what the filters of another request did not want
-        is found again.
+        already known keeps its state; what is newer is taken over, licence and credit too, except that a search never
+        overwrites the position and the creator that `record_completed` has given, and that what the filters of another
+        request did not want is found again.
         """
-        rows = [
-            (
-                source, record.image_id, record.sequence_id, record.creator, record.captured_at_ms, record.longitude,
-                record.latitude, record.heading, record.licence or terms.licence, terms.credit(record.creator),
-                record.is_panorama, record.quality, request, lies_in, record.address, record.image_id,
-            )
-            for record, lies_in in found
-        ]  # fmt: skip
+        found = list(found)
         with self._writing() as write:
+            known = write.execute(
+                "SELECT image_id, creator, completed FROM images WHERE source = ?"
+                " AND image_id IN (SELECT value FROM json_each(?))",
+                (source, json.dumps([record.image_id for record, _ in found])),
+            )
+            creators = {image_id: (creator, completed) for image_id, creator, completed in known}
+
+            def credit(record: ImageRecord) -> str:
+                creator, completed = creators.get(record.image_id, (None, False))
+                return terms.credit(creator if completed else record.creator or creator)
+
+            rows = [
+                (
+                    source, record.image_id, record.sequence_id, record.creator, record.captured_at_ms,
+                    record.longitude, record.latitude, record.heading, record.licence or terms.licence, credit(record),
+                    record.is_panorama, record.quality, request, lies_in, record.address, record.image_id,
+                )
+                for record, lies_in in found
+            ]  # fmt: skip
             write.execute("INSERT OR IGNORE INTO requests (request) VALUES (?)", (request,))
             write.executemany(
                 "INSERT INTO images (source, image_id, sequence_id, creator, captured_at_ms, longitude, latitude,"
@@ -157,7 +169,7 @@ class Ledger:
                 "  longitude = iif(completed, longitude, excluded.longitude),"
                 "  latitude = iif(completed, latitude, excluded.latitude),"
                 "  area_id = iif(completed, area_id, excluded.area_id),"
-                "  attribution = iif(completed OR excluded.creator IS NULL, attribution, excluded.attribution),"
+                "  licence = excluded.licence, attribution = excluded.attribution,"
                 "  creator = iif(completed, creator, coalesce(excluded.creator, creator))",
                 rows,
             )
@@ -254,7 +266,7 @@ class Ledger:
         )
 
     def weed(self, source: str, reasons: Mapping[str, str]) -> None:
-        """Reject fetched images, all at once: image_id -> reason. Their hashes stay known."""
+        """Reject fetched images, all at once: image_id -> reason. Their hashes stay known, for takedowns of copies."""
         with self._writing() as write:
             write.executemany(
                 "UPDATE images SET state = 'rejected', reason = ?"
@@ -262,17 +274,22 @@ class Ledger:
                 [(reason, source, image_id) for image_id, reason in reasons.items()],
             )
 
+    def is_kept(self, sha256: str) -> bool:
+        """Whether any image, of whatever source, is kept under this hash."""
+        return bool(self._read("SELECT 1 FROM images WHERE sha256 = ? AND state = 'fetched' LIMIT 1", (sha256,)))
+
     def take_down(self, image_id: str) -> tuple[TakenDown, ...]:
         """Block an image and its pixels for good; return what was known of it, and of others with the same pixels.
 
+        A hash of pixels blocks them as well.
         An id that is not known is blocked as well, in case a later search finds it. Removing what is kept under the
         hashes is the caller's part.
         """
         with self._writing() as write:
             rows = write.execute(
-                "SELECT source, image_id, sha256, area_id FROM images WHERE image_id = ? OR sha256 IN"
-                " (SELECT sha256 FROM images WHERE image_id = ?) ORDER BY source, image_id",
-                (image_id, image_id),
+                "SELECT source, image_id, sha256, area_id FROM images WHERE image_id = :name OR sha256 = :name"
+                " OR sha256 IN (SELECT sha256 FROM images WHERE image_id = :name) ORDER BY source, image_id",
+                {"name": image_id},
             ).fetchall()
             known = tuple(TakenDown(*row) for row in rows)
             for name in {image_id, *(each.sha256 for each in known if each.sha256)}:
@@ -282,9 +299,12 @@ class Ledger:
         return known
 
     def fetched_before(self, moment: float, *, source: str) -> list[Mapping[str, Any]]:
-        """Return image_id and sha256 of what is kept since before `moment`, or since nobody knows when."""
+        """Return image_id, sha256 and state of what came before `moment`, or nobody knows when, rejected since or not.
+
+        Of a rejected image the hash is known, and something may still be kept under it.
+        """
         return self._read(
-            "SELECT image_id, sha256 FROM images WHERE source = ? AND state = 'fetched'"
+            "SELECT image_id, sha256, state FROM images WHERE source = ? AND sha256 IS NOT NULL"
             " AND coalesce(fetched_at, 0) < ? ORDER BY image_id",
             (source, moment),
         )

@@ -6,6 +6,7 @@ import pandas as pd
 
 from urbanprint.catalogue import City
 from urbanprint.imagery.ledger import Ledger
+from urbanprint.imagery.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,14 @@ class Plan:
     reserves: int
     points: int
     searches: int
-    """Free requests that find images; areas searched before are not searched again."""
+    """Free requests that find images; areas searched before are not searched again.
+
+    Exact only with the source's request key: without it, an area searched with any request counts as searched.
+    """
     found: int
     """Usable images of these areas that earlier, free searches have found."""
     held: int
-    """Of these, the images that have been fetched."""
+    """Of these, the images that have been fetched and, where a store is given, are there."""
     images: int
     """Images to fetch, as many as the budget allows."""
     minutes: float | None
@@ -41,6 +45,7 @@ def plan_imagery(
     points: pd.DataFrame,
     *,
     ledger: Ledger | None = None,
+    store: Store | None = None,
     source_name: str | None = None,
     request: str | None = None,
     price: float = 0.0,
@@ -52,8 +57,9 @@ def plan_imagery(
 
     One search an area, or a point of it with `searches_points`; a search splits where the provider's answer is full.
     `ledger` is what earlier runs have left, under `source_name` (None: the city's provider) and, if given, the source's
-    `request` key. `price` is that of one image in US dollars, `budget_images` the whole budget of paid requests, of
-    which the ledger knows what is spent, `per_image_requests` how many requests an image takes under the rate limit.
+    `request` key; what `store` lacks of it is to be fetched again. `price` is that of one image in US dollars,
+    `budget_images` the whole budget of paid requests, of which the ledger knows what is spent (a free provider has
+    none), `per_image_requests` how many requests an image takes under the rate limit.
     """
     name = source_name or city.imagery.provider
     primary = sampled.loc[sampled["role"] == "primary", "area_id"]
@@ -62,12 +68,16 @@ def plan_imagery(
     searched = pd.Series(False, index=known.index)
     if ledger is not None:
         known.update(ledger.known_by_area(source=name, request=request).set_index("area_id"))
+        if store is not None:
+            fetched = ledger.manifest(source=name, areas=primary, request=request, state="fetched")
+            there = fetched.loc[[store.holds(sha256) for sha256 in fetched["sha256"]], "area_id"]
+            known["fetched"] = there.value_counts().reindex(known.index, fill_value=0)
         searched |= known.index.isin(ledger.areas_searched(request=request))
     # What a searched area can give is known; the others may give all their views.
     views = known["usable"].clip(upper=city.sample.views).where(searched, city.sample.views)
     images = int((views - known["fetched"]).clip(lower=0).sum())
     left = None
-    if budget_images is not None:
+    if budget_images is not None and price > 0:
         left = max(0, budget_images - (ledger.spent(name) if ledger is not None else 0))
         images = min(images, left)
     searches = int((~searched[primary_points]).sum()) if searches_points else int((~searched).sum())

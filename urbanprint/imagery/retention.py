@@ -8,19 +8,24 @@ _DAY_S = 86_400.0
 
 
 def expire(ledger: Ledger, store: Store, terms: Terms, now: float, *, source: str) -> int:
-    """Remove what has been kept for longer than `terms.keep_days` at `now` (seconds since 1970); return how many.
+    """Remove pixels kept for longer than `terms.keep_days` at `now` (seconds since 1970); return of how many images.
 
     The ledger then knows each as `found`, with the reason: the provider still has it, and a later run that wants it
-    may fetch it anew. Images whose day of fetching an older ledger has not noted count as kept too long.
+    may fetch it anew; one rejected since stays rejected. Images whose day of fetching an older ledger has not noted
+    count as kept too long. A store that keeps no pixels keeps what it has.
     """
-    if terms.keep_days is None:
+    if terms.keep_days is None or not store.keeps_pixels:
         return 0
-    expired = ledger.fetched_before(now - terms.keep_days * _DAY_S, source=source)
-    for image in expired:
-        # The ledger first: a kill in between leaves a file that nobody refers to, not a reference to no file.
-        ledger.record_removed(source, image["image_id"], f"removed after the {terms.keep_days:g} days its terms allow")
-        store.remove(image["sha256"])
-    return len(expired)
+    removed = 0
+    for image in ledger.fetched_before(now - terms.keep_days * _DAY_S, source=source):
+        if image["state"] == "fetched":
+            # The ledger first: a kill in between leaves a file that nobody refers to, not a reference to no file.
+            reason = f"removed after the {terms.keep_days:g} days its terms allow"
+            ledger.record_removed(source, image["image_id"], reason)
+        # A younger image may have the same pixels, and its time is not over.
+        gone = not ledger.is_kept(image["sha256"]) and store.remove(image["sha256"])
+        removed += gone or image["state"] == "fetched"
+    return removed
 
 
 def take_down(ledger: Ledger, store: Store, image_id: str) -> tuple[TakenDown, ...]:

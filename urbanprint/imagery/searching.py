@@ -85,12 +85,18 @@ class Searches:
 
     def raise_failed(self, what: str, failures: Mapping[str, str]) -> None:
         """Raise `SourceError` for what the provider kept back this time, name -> why, if there is any."""
-        if failures:
-            first = min(failures)
-            raise SourceError(
-                f"{len(failures)} {what} failed at {self.source.name} this time (first: {first}, {failures[first]}); "
-                "run again to ask for those alone"
-            )
+        if sentence := self.told(what, failures):
+            raise SourceError(sentence)
+
+    def told(self, what: str, failures: Mapping[str, str]) -> str:
+        """Return in a sentence what the provider kept back this time, name -> why; empty if it kept nothing back."""
+        if not failures:
+            return ""
+        first = min(failures)
+        return (
+            f"{len(failures)} {what} failed at {self.source.name} this time (first: {first}, {failures[first]}); "
+            "run again to ask for those alone"
+        )
 
     def points_in(self, area_id: str) -> np.ndarray:
         """The sample points of an area, (n, 2) longitude and latitude in degrees."""

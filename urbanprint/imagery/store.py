@@ -55,6 +55,9 @@ class ImageStore:
     folder: Path
     keeps_pixels: ClassVar[bool] = True
 
+    def __str__(self) -> str:
+        return f"image store {self.folder}"
+
     def write(self, pixels: bytes) -> str:
         """Store the encoded image and return its SHA-256 as 64 hexadecimal digits."""
         sha256 = hashlib.sha256(pixels).hexdigest()
@@ -95,6 +98,9 @@ class FeatureStore:
     def __post_init__(self) -> None:
         if identifier(self.key) != self.key:
             raise InputError(f"the key {self.key[:80]!r} of a feature store is no identifier: letters, digits, _ - .")
+
+    def __str__(self) -> str:
+        return f"feature store {self.key} in {self.folder}"
 
     def write(self, pixels: bytes) -> str:
         """Store the vector of the encoded image and return the SHA-256 of the pixels as 64 hexadecimal digits."""

@@ -31,12 +31,16 @@ def write_pictures(
 ) -> dict[str, tuple[Picture, ...]]:
     """Write thumbnails and overlays of fetched `images` under `folder` and return the pictures of each area.
 
-    `path_of` gives the stored file of a SHA-256, `maps` the raw GradCAM of an image, all drawn on one common scale;
-    `page_of` the page of an image at its provider, if there is one.
+    Pictures of earlier runs that are not among them are removed. `path_of` gives the stored file of a SHA-256, `maps`
+    the GradCAM of an image, all drawn on one common scale; `page_of` the page of an image at its provider, if any.
     """
     thumbnails, overlays = folder / "thumbnails", folder / "gradcam"
     thumbnails.mkdir(parents=True, exist_ok=True)
     overlays.mkdir(exist_ok=True)
+    shown = {f"{sha256}.jpg" for sha256 in images["sha256"]}
+    for file in (*thumbnails.glob("*.jpg"), *overlays.glob("*.jpg")):
+        if file.name not in shown:
+            file.unlink()  # taken down, past its time, or of terms that no longer allow showing it
     limit = common_limit(np.stack(list(maps.values()))) if maps else 1.0
     pictures: dict[str, tuple[Picture, ...]] = {}
     rows = zip(images["image_id"], images["area_id"], images["sha256"], strict=True)

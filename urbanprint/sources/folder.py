@@ -5,6 +5,8 @@ identifier, a sequence, a creator, a time, a heading. Without a manifest, positi
 without a position are reported in `unplaced`.
 """
 
+import hashlib
+import struct
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from shapely.geometry.base import BaseGeometry
 
 from urbanprint.errors import InputError
-from urbanprint.imagery.records import ImageRecord, RejectedImage, Terms, identifier
+from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage, Terms, identifier
 
 _COLUMNS = {
     "file": ("file", "filename", "path", "image"),
@@ -29,18 +31,33 @@ _COLUMNS = {
     "heading": ("heading", "compass_angle", "bearing", "azimuth"),
 }
 _NEEDED = ("file", "longitude", "latitude")
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # what the check of pictures reads
+_LATEST_MS = 10**14  # the year 5138
+_EVERY_FLAT_VIEW = Filters()
+
+_UNREADABLE = (
+    *(KeyError, ValueError, TypeError, ArithmeticError, OSError, SyntaxError, EOFError, struct.error),
+    *(UnidentifiedImageError, Image.DecompressionBombError),
+)
 
 
 class Folder:
-    """Photographs in `folder`, placed by the CSV `manifest` or, without one, by their EXIF positions."""
+    """Photographs in `folder`, placed by the CSV `manifest` or, without one, by their EXIF positions.
+
+    Of a photograph without a manifest nothing but its position is known, so that filters on more admit none.
+    """
 
     name = "folder"
 
-    def __init__(self, *, folder: Path, manifest: Path | None, terms: Terms) -> None:
+    def __init__(
+        self, *, folder: Path, manifest: Path | None, terms: Terms, filters: Filters = _EVERY_FLAT_VIEW
+    ) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder: name the folder that holds the photographs")
+        if manifest is not None and not manifest.is_file():
+            raise InputError(f"there is no manifest at {manifest}: name a CSV with a row for each photograph")
         self._folder = folder.resolve()
+        self._filters = filters
         self._manifest = manifest
         self.terms = terms
         self.unplaced: tuple[str, ...] = ()
@@ -48,9 +65,8 @@ class Folder:
 
     @property
     def request_key(self) -> str:
-        """The manifest and its version: a changed file is a changed request."""
-        listed = self._manifest or self._folder
-        return f"{listed}@{listed.stat().st_mtime_ns}"
+        """The manifest (or the folder), its version when this source first looked, and the filters."""
+        return f"{self._manifest or self._folder}@{self._version}&{self._filters.key}"
 
     @property
     def price(self) -> float:
@@ -58,22 +74,42 @@ class Folder:
         return 0.0
 
     def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
-        """Yield the photographs in the bounding box of `area` (EPSG:4326)."""
+        """Yield the photographs in the bounding box of `area` (EPSG:4326) that the filters admit."""
         west, south, east, north = area.bounds
         longitudes, latitudes = self._positions
         inside = (longitudes >= west) & (longitudes <= east) & (latitudes >= south) & (latitudes <= north)
         for index in np.flatnonzero(inside):
-            yield self._records[index]
+            if self._filters.admits(self._records[index]):
+                yield self._records[index]
 
     def fetch(self, record: ImageRecord) -> bytes:
         """Return the bytes of the photograph's file."""
-        path = (self._folder / str(record.address)).resolve()
+        try:
+            path = (self._folder / str(record.address)).resolve()
+            is_file = path.is_file()
+        except ValueError as error:  # a name no file can have
+            raise RejectedImage(f"its file {str(record.address)[:80]!r} cannot exist: {error}") from None
         if not path.is_relative_to(self._folder):
             raise RejectedImage(f"its file {record.address} lies outside the folder")
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise RejectedImage(f"its file {record.address} does not exist") from None
+        if not is_file:
+            raise RejectedImage(f"its file {record.address} does not exist or is no file")
+        return path.read_bytes()
+
+    @cached_property
+    def _version(self) -> str:
+        # Read once, as the records are: a key of today's files never goes with records of yesterday's.
+        if self._manifest:
+            return str(self._manifest.stat().st_mtime_ns)
+        digest = hashlib.sha256()
+        for path in self._photographs:
+            found = path.stat()
+            digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _photographs(self) -> list[Path]:
+        found = self._folder.rglob("*")
+        return sorted(path for path in found if path.suffix.lower() in _SUFFIXES and path.is_file())
 
     @cached_property
     def _records(self) -> list[ImageRecord]:
@@ -89,8 +125,6 @@ class Folder:
     def _from_manifest(self, manifest: Path) -> list[ImageRecord]:
         try:
             table = pd.read_csv(manifest, dtype=str)
-        except FileNotFoundError:
-            raise InputError(f"there is no manifest at {manifest}: name a CSV with a row for each photograph") from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{manifest} is not a CSV with a header: {error}") from None
         named = {name: next((c for c in known if c in table), None) for name, known in _COLUMNS.items()}
@@ -124,26 +158,23 @@ class Folder:
 
     def _from_exif(self) -> list[ImageRecord]:
         records, unplaced = [], []
-        for path in sorted(self._folder.rglob("*")):
-            if path.suffix.lower() in _SUFFIXES:
-                position = exif_position(path)
-                file = path.relative_to(self._folder).as_posix()
-                if position is None:
-                    unplaced.append(file)
-                else:
-                    longitude, latitude = position
-                    records.append(
-                        ImageRecord(
-                            image_id=identifier(file),
-                            sequence_id=identifier(file),
-                            longitude=longitude,
-                            latitude=latitude,
-                            address=file,
-                        )
-                    )
+        for path in self._photographs:
+            position = exif_position(path)
+            file = path.relative_to(self._folder).as_posix()
+            if position is None:
+                unplaced.append(file)
+            else:
+                longitude, latitude = position
+                name = identifier(file)
+                records.append(
+                    ImageRecord(image_id=name, sequence_id=name, longitude=longitude, latitude=latitude, address=file)
+                )
         self.unplaced = tuple(unplaced)
         if not records:
-            raise InputError(f"no photograph in {self._folder} holds a position in its EXIF: give a manifest")
+            raise InputError(
+                f"no photograph in {self._folder} holds a position in its EXIF: give a manifest (photographs are JPEG, "
+                "PNG and WebP files; others, TIFF too, are not read)"
+            )
         return records
 
 
@@ -157,7 +188,7 @@ def exif_position(path: Path) -> tuple[float, float] | None:
             gps = photograph.getexif().get_ifd(ExifTags.IFD.GPSInfo)
         latitude = _degrees(gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLatitudeRef], "NS")
         longitude = _degrees(gps[ExifTags.GPS.GPSLongitude], gps[ExifTags.GPS.GPSLongitudeRef], "EW")
-    except (KeyError, ValueError, TypeError, ZeroDivisionError, UnidentifiedImageError, OSError, SyntaxError):
+    except _UNREADABLE:
         return None  # corrupt and empty EXIF are common in the wild; both mean: no position
     return (longitude, latitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
 
@@ -182,16 +213,22 @@ def _manifest_record(row: dict[str, Any]) -> ImageRecord:
         latitude=float(row["latitude"]),
         creator=given("creator"),
         captured_at_ms=_milliseconds(given("captured_at")),
-        heading=heading % 360.0 if np.isfinite(heading) else None,
+        heading=heading % 360.0 % 360.0 if np.isfinite(heading) else None,  # the first rounds -1e-20 up to 360
         address=str(row["file"]),
     )
 
 
 def _milliseconds(text: str | None) -> int | None:
-    """A time as milliseconds since 1970: already such a number, or any ISO 8601 text (UTC where it has no zone)."""
+    """A time as milliseconds since 1970: already such a number, or any ISO 8601 text (UTC where it has no zone).
+
+    None for what is no time, or one too far away to be that of a photograph.
+    """
     if text is None:
         return None
-    if text.isdigit():
-        return int(text)
-    moment = pd.to_datetime(text, utc=True, errors="coerce")
-    return None if pd.isna(moment) else int(moment.value // 1_000_000)
+    if text.isdecimal():
+        return int(text) if len(text) < 20 and int(text) <= _LATEST_MS else None
+    try:
+        moment = pd.to_datetime(text, utc=True, errors="coerce")
+        return None if pd.isna(moment) else int(moment.value // 1_000_000)
+    except OverflowError:  # nanoseconds since 1970 begin in 1677 and end in 2262
+        return None

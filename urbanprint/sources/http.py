@@ -47,6 +47,7 @@ _REDIRECTS = 5
 _CHUNK_BYTES = 1 << 16
 _REFUSAL_BYTES = 1 << 16
 _KEPT_OF_REFUSAL = 2000
+_SHOWN_OF_FAULT = 400
 _BODY_TIMEOUTS = 5  # a body that trickles may take this many read time-outs
 _KEY_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
@@ -178,7 +179,7 @@ class HttpClient:
                     if fault is None:
                         self._breaker.succeeded()
                         return response
-                    reason = self.redact(f"status {status} with {fault}")
+                    reason = self.redact(f"status {status} with {fault}")[:_SHOWN_OF_FAULT]
                 elif not (status in _PASSING_STATUS or status >= 500) or self._final(response):
                     self._breaker.succeeded()
                     raise self._refusal(url, response)
@@ -334,9 +335,9 @@ class HttpClient:
         host = new.host or ""
         trusted = any(host == each or each == "*" or host.endswith(f".{each}") for each in self._trusted_hosts)
         if host != old.host and not trusted:
-            raise self._error(url, f"redirects to another host, {_address(target)}, which is refused")
+            raise self._error(url, f"redirects to another host, {_address(self.redact(target))}, which is refused")
         if old.scheme == "https" and new.scheme != "https":
-            raise self._error(url, f"redirects to {_address(target)} without encryption, which is refused")
+            raise self._error(url, f"redirects to {_address(self.redact(target))} without encryption, which is refused")
 
     def _holds_key(self, name: str, value: str) -> bool:
         return name.lower() in _KEY_HEADERS or self.redact(value) != value
@@ -344,10 +345,10 @@ class HttpClient:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def _error(self, url: str, what: str) -> SourceError:
-        return SourceError(self.redact(f"{self.name}: {_address(url)} {what}"))
+        return SourceError(self.redact(f"{self.name}: {_address(self.redact(url))} {what}"))
 
     def _refusal(self, url: str, response: requests.Response) -> HttpStatusError:
-        message = f"{self.name}: {_address(url)} answered status {response.status_code}: "
+        message = f"{self.name}: {_address(self.redact(url))} answered status {response.status_code}: "
         return HttpStatusError(
             self.redact(message) + self._shown(response, 300),
             status=response.status_code,

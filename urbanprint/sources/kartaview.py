@@ -23,10 +23,11 @@ import requests
 from pyproj import Geod
 from shapely.geometry.base import BaseGeometry
 
-from urbanprint.errors import SourceError
+from urbanprint.errors import InputError, SourceError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage, Terms
 from urbanprint.sources.http import HttpClient, HttpStatusError, Retry, is_local
 from urbanprint.sources.limits import RateLimit
+from urbanprint.sources.places import bare_endpoint
 
 PUBLIC_ENDPOINT = "https://api.openstreetcam.org/2.0"
 _PER_PAGE = 100
@@ -34,7 +35,8 @@ _LAST_PAGE = 200  # far more than the largest circle needs: whoever pages on is 
 _LARGEST_RADIUS_M = 500.0
 _SMALLEST_RADIUS_M = 20.0  # still too much there is the service's trouble, not the circle's
 _OK, _NOTHING_THERE, _OVERLOADED = 600, 601, frozenset({408, 690})
-_EXPIRED = frozenset({401, 403, 404, 410})
+_GONE = frozenset({404, 410})
+_EXPIRED = _GONE | {401, 403}
 _TRUSTED_HOSTS = ("openstreetcam.org", "kartaview.org")
 # The large thumbnail first: it is what a network needs, and a tenth of the processed original.
 _ADDRESSES = ("imageLthUrl", "fileurlLTh", "imageProcUrl", "fileurlProc")
@@ -70,7 +72,7 @@ class KartaView:
         timeout_s: tuple[float, float] = (10.0, 60.0),
     ) -> None:
         self.terms = terms
-        self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
+        self._endpoint = bare_endpoint(endpoint or PUBLIC_ENDPOINT, provider="KartaView")
         self._filters = filters
         self._client = HttpClient(
             name="KartaView",
@@ -96,7 +98,10 @@ class KartaView:
         west, south, east, north = area.bounds
         seen: set[str] = set()
         for photo in self._search((west, south, east, north)):
-            record = record_of(photo)
+            try:
+                record = record_of(photo)
+            except InputError as error:
+                raise SourceError(f"KartaView describes an image that is refused: {error}") from None
             if record is None or record.image_id in seen:
                 continue
             seen.add(record.image_id)
@@ -107,7 +112,8 @@ class KartaView:
     def fetch(self, record: ImageRecord) -> bytes:
         """Return the JPEG of `record`, asking for its address anew if it has none or an expired one.
 
-        Raises `RejectedImage` when the provider has no picture of it any more.
+        Raises `RejectedImage` when the provider has no picture of it any more, and `SourceError` when a host refuses
+        it.
         """
         if record.address:
             try:
@@ -118,7 +124,7 @@ class KartaView:
         try:
             photo = self._answer(f"photo/{record.image_id}", {})
         except HttpStatusError as error:
-            if error.status not in _EXPIRED:
+            if error.status not in _GONE:
                 raise
             raise RejectedImage(f"the provider no longer has it (status {error.status})") from None
         address = _address(photo["data"]) if isinstance(photo.get("data"), dict) else None
@@ -129,7 +135,10 @@ class KartaView:
         except HttpStatusError as error:
             if error.status not in _EXPIRED:
                 raise
-            raise RejectedImage(f"its renewed address answers {error.status}") from None
+            if error.status in _GONE:
+                raise RejectedImage(f"its renewed address answers {error.status}") from None
+            # No host knows a key: a fresh address that is refused tells of a host in trouble, not of KartaView.
+            raise SourceError(f"KartaView: the fresh address of image {record.image_id} is refused") from None
 
     def _search(self, box: Box) -> Iterator[dict[str, Any]]:
         """Every photo in `box`, some of them more than once, and some around it."""
@@ -206,7 +215,8 @@ def unsound_answer(response: requests.Response) -> str | None:
     status = answer.get("status") if isinstance(answer, dict) else None
     if not isinstance(status, dict) or _code(answer) is None:
         return f"it states no apiCode: {str(answer)[:200]}"
-    if _code(answer) == _OK and not isinstance((answer.get("result") or {}).get("data"), list | dict):
+    result = answer.get("result")
+    if _code(answer) == _OK and not (isinstance(result, dict) and isinstance(result.get("data"), list | dict)):
         return f"it states success and holds nothing: {str(answer)[:200]}"
     return None
 
@@ -234,7 +244,7 @@ def record_of(photo: dict[str, Any]) -> ImageRecord | None:
         latitude=latitude,
         creator=str(creator) if creator else None,
         captured_at_ms=_milliseconds(photo.get("shotDate")),
-        heading=heading % 360.0 if heading is not None else None,
+        heading=heading % 360.0 % 360.0 if heading is not None else None,  # the first of them rounds -1e-20 to 360
         is_panorama=str(photo.get("projection") or "PLANE").upper() != "PLANE"
         or _number(photo.get("fieldOfView")) == 360,
         address=_address(photo),
@@ -261,7 +271,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -41,6 +41,7 @@ from urbanprint.sources.mapillary_answers import (
     record_of,
     records_of_tile,
 )
+from urbanprint.sources.places import bare_endpoint
 from urbanprint.sources.tiles import KeptTiles, Tile, points_of, tiles_over
 
 PUBLIC_ENDPOINT = "https://graph.mapillary.com"
@@ -105,8 +106,10 @@ class Mapillary:
         self.filters = filters
         self.notes: list[str] = []
         """What a reader of the results has to know about how images were found; each said once."""
-        self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
-        self._tiles_endpoint = tiles_endpoint or (f"{self._endpoint}-tiles" if endpoint else PUBLIC_TILES)
+        self._endpoint = bare_endpoint(endpoint or PUBLIC_ENDPOINT, provider="Mapillary")
+        self._tiles_endpoint = bare_endpoint(
+            tiles_endpoint or (f"{self._endpoint}-tiles" if endpoint else PUBLIC_TILES), provider="Mapillary's tiles"
+        )
         self._token, self._token_variable = token, token_variable
         self._limit, self._retry = limit, retry or Retry()
         self._client = HttpClient(
@@ -142,7 +145,7 @@ class Mapillary:
 
         A run that had to leave the tiles keeps its key: boxes hold all that the tiles would have told.
         """
-        return f"mapillary/{self.discovery}?fields={FIELDS}&{self.filters.key}"
+        return f"{self._endpoint}/{self.discovery}?tiles={self._tiles_endpoint}&fields={FIELDS}&{self.filters.key}"
 
     @property
     def price(self) -> float:
@@ -230,7 +233,7 @@ class Mapillary:
                 return str(error)
             return None
 
-        url = f"{self._tiles_endpoint.rstrip('/')}/maps/vtp/mly1_public/2/{tile}"
+        url = f"{self._tiles_endpoint}/maps/vtp/mly1_public/2/{tile}"
         self._last.status = None
         try:
             self._tile_client.get(url, params={"access_token": self._token}, accept=(200, 204), unsound=broken)
@@ -286,7 +289,8 @@ class Mapillary:
                 raise RejectedImage(f"the provider no longer has it (status {error.status})") from None
             raise
         if str(entity.get("id")) != record.image_id:
-            raise SourceError(f"Mapillary: asked for image {record.image_id}, got {str(entity.get('id'))[:80]!r}")
+            got = self._client.redact(str(entity.get("id")))[:80]
+            raise SourceError(f"Mapillary: asked for image {record.image_id}, got {got!r}")
         present = {name: value for name, value in entity.items() if value not in (None, {})}
         if not present.get(THUMBNAIL):
             raise RejectedImage("the provider has no thumbnail of it")
@@ -320,7 +324,7 @@ class Mapillary:
             if isinstance(body, dict) and "error" not in body:
                 return body
         code, subcode, message = fault_of(body)
-        message = self._client.redact(message)
+        message = self._client.redact(message)[:300]
         if code == BAD_TOKEN or status == 401:
             raise MissingSecret(
                 f"Mapillary refused the access token in {self._token_variable} ({message}): set a valid one "

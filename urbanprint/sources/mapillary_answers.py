@@ -51,11 +51,11 @@ def parsed(text: str) -> Any:
 
 
 def fault_of(body: Any) -> tuple[int | None, int | None, str]:
-    """Return code, subcode and message of an error envelope; of anything else the beginning of its text."""
+    """Return code, subcode and message of an error envelope; of anything else its text. Redact before cutting it."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        return None, None, str(body)[:300]
-    return error.get("code"), error.get("error_subcode"), str(error.get("message"))[:300]
+        return None, None, str(body)
+    return error.get("code"), error.get("error_subcode"), str(error.get("message"))
 
 
 def is_final(response: requests.Response) -> bool:
@@ -148,7 +148,7 @@ def _understood(where: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise SourceError(f"Mapillary: {where} describes an image that is refused: {error}") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(
             f"Mapillary: {where} describes an image in a form that is not its protocol: {error}"
         ) from None

@@ -9,6 +9,7 @@ Sources: https://docs.panoramax.fr (API, differences from STAC), https://gitlab.
 https://github.com/radiantearth/stac-api-spec/tree/main/item-search (search and paging).
 """
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -22,12 +23,15 @@ from urbanprint.errors import InputError, SourceError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage, Terms, identifier
 from urbanprint.sources.http import HttpClient, HttpStatusError, Retry, is_local
 from urbanprint.sources.limits import RateLimit
+from urbanprint.sources.places import bare_endpoint
 
 PUBLIC_ENDPOINT = "https://api.panoramax.xyz/api"
 # An item is about 7 kB, most of it EXIF; the server takes up to 10,000.
 _LIMIT = 1000
 _SMALLEST_BOX_DEG = 1e-5  # about a metre
 _GONE = frozenset({404, 410})
+_FORBIDDEN = frozenset({401, 403})
+_BROKEN = (AttributeError, KeyError, TypeError, ValueError, OverflowError)  # what reading no STAC raises
 _EVERY_FLAT_VIEW = Filters()
 # Where the instances redirect their pictures to.
 _TRUSTED_HOSTS = ("panoramax.fr", "panoramax.xyz", "panoramax.ign.fr", "panoramax.openstreetmap.fr", "cloud.ovh.net")
@@ -78,7 +82,7 @@ class Panoramax:
         if size not in get_args(Size):
             raise InputError(f"Panoramax has pictures in the sizes {', '.join(get_args(Size))}, not {size!r}")
         self.terms = terms
-        self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
+        self._endpoint = bare_endpoint(endpoint or PUBLIC_ENDPOINT, provider="Panoramax")
         self._size = size
         self._filters = filters
         self._client = HttpClient(
@@ -101,16 +105,22 @@ class Panoramax:
         return 0.0
 
     def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
-        """Yield every image in the bounding box of `area` (EPSG:4326) that the filters admit, each once."""
+        """Yield every image in the bounding box of `area` (EPSG:4326) that the filters admit, each once.
+
+        Raises `SourceError` when the provider could not be asked or answered something that is not its protocol.
+        """
         seen: set[str] = set()
         for item in self._search(area.bounds):
-            record = self._record(item)
+            record = self._understood(item)
             if record is not None and record.image_id not in seen and self._filters.admits(record):
                 seen.add(record.image_id)
                 yield record
 
     def fetch(self, record: ImageRecord) -> bytes:
-        """Return the JPEG of `record`. Raises `RejectedImage` when it is gone for good."""
+        """Return the JPEG of `record`.
+
+        Raises `RejectedImage` when it is gone for good, and `SourceError` when its host refuses it.
+        """
         if not record.address:
             raise RejectedImage(f"the provider has no picture of size {self._size}")
         try:
@@ -118,6 +128,11 @@ class Panoramax:
         except HttpStatusError as error:
             if error.status in _GONE:
                 raise RejectedImage(f"the provider no longer has it (status {error.status})") from None
+            if error.status in _FORBIDDEN:
+                # Pictures lie with many hosts, and none knows a key: this tells of one of them, not of Panoramax.
+                raise SourceError(
+                    f"Panoramax: the address of image {record.image_id} is refused (status {error.status})"
+                ) from None
             raise
 
     def _search(self, box: Box) -> Iterator[dict[str, Any]]:
@@ -148,6 +163,16 @@ class Panoramax:
         for quarter in ((west, south, x, y), (x, south, east, y), (west, y, x, north), (x, y, east, north)):
             yield from self._search(quarter)
 
+    def _understood(self, item: Any) -> ImageRecord | None:
+        """The record of an item, or one sentence where it is none."""
+        try:
+            return self._record(item)
+        except (InputError, *_BROKEN) as error:
+            name = str(item.get("id"))[:80] if isinstance(item, dict) else str(item)[:80]
+            raise SourceError(
+                f"Panoramax: {self._endpoint} describes an image, {name!r}, in a form that is not its protocol: {error}"
+            ) from None
+
     def _record(self, item: dict[str, Any]) -> ImageRecord | None:
         """Return the record of a STAC item, None where it is not ready, or has no position, picture or licence."""
         properties = item.get("properties") or {}
@@ -159,7 +184,8 @@ class Panoramax:
             return None
         if licence is None and (stated or not self.terms.licence):
             return None
-        azimuth = properties.get("view:azimuth")
+        azimuth: Any = properties.get("view:azimuth")
+        known = isinstance(azimuth, int | float) and math.isfinite(azimuth)
         image_id = identifier(str(item["id"]))
         return ImageRecord(
             image_id=image_id,
@@ -169,7 +195,7 @@ class Panoramax:
             latitude=float(position[1]),
             creator=_creator(item),
             captured_at_ms=_milliseconds(properties.get("datetime")),
-            heading=float(azimuth) % 360.0 if azimuth is not None else None,
+            heading=float(azimuth) % 360.0 % 360.0 if known else None,  # the first of them rounds -1e-20 up to 360
             # Written for equirectangular pictures as 360 and otherwise from the focal length, where that is known.
             is_panorama=(properties.get("pers:interior_orientation") or {}).get("field_of_view") == 360,
             licence=licence,
@@ -187,11 +213,14 @@ def _no_items(response: requests.Response) -> str | None:
 
 def _next_link(answer: dict[str, Any], url: str) -> str | None:
     """The address of the next page, None after the last. Raises `SourceError` for one on another host."""
-    link = next((link for link in answer.get("links") or () if link.get("rel") == "next"), None)
-    if link is None:
-        return None
-    following = urljoin(url, str(link.get("href")))
-    here, there = urlsplit(url), urlsplit(following)
+    try:
+        link = next((link for link in answer.get("links") or () if link.get("rel") == "next"), None)
+        if link is None:
+            return None
+        following = urljoin(url, str(link.get("href")))
+        here, there = urlsplit(url), urlsplit(following)
+    except _BROKEN as error:
+        raise SourceError(f"Panoramax: the links of a page of results are not its protocol: {error}") from None
     if (there.scheme, there.netloc) != (here.scheme, here.netloc):
         raise SourceError(
             f"Panoramax: {here.netloc} links the next page of results to another host, {there.netloc}, which is not "

@@ -8,13 +8,32 @@ import ipaddress
 import socket
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import parse_url
 
-from urbanprint.errors import SourceError
+from urbanprint.errors import InputError, SourceError
+
+
+def bare_endpoint(endpoint: str, *, provider: str) -> str:
+    """Return `endpoint` without a closing slash. Raises `InputError` where it holds a user name, password or query.
+
+    Endpoints stand in messages and in the ledger, where no secret may stand; so the sentence does not show it either.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        bare = "@" not in parts.netloc and not parts.query and not parts.fragment
+    except ValueError:
+        bare = False
+    if not bare:
+        raise InputError(
+            f"the endpoint of {provider} holds a user name, a password or a query, or is no address: expected only "
+            "scheme, host and path, as in https://host/path; keys belong in environment variables"
+        )
+    return endpoint.rstrip("/")
 
 
 def is_local(url: str) -> bool:

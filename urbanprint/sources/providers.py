@@ -48,6 +48,7 @@ def filters_of(imagery: Imagery) -> Filters:
         captured_from_ms=_midnight_ms(imagery.captured_from),
         captured_to_ms=_midnight_ms(imagery.captured_before),
         panoramas=imagery.panoramas,
+        heading=(imagery.heading[0], imagery.heading[1]) if imagery.heading else None,
         creators=imagery.creators,
         least_quality=imagery.least_quality,
     )
@@ -72,7 +73,7 @@ def source_of(
     match imagery.provider:
         case "folder":
             manifest = Path(imagery.manifest) if imagery.manifest else None
-            return Folder(folder=Path(str(imagery.folder)), manifest=manifest, terms=terms)
+            return Folder(folder=Path(str(imagery.folder)), manifest=manifest, terms=terms, filters=filters)
         case "mapillary":
             return mapillary.Mapillary(
                 token=key,

@@ -33,6 +33,7 @@ from urbanprint.errors import InputError, MissingSecret, SourceError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage, Terms
 from urbanprint.sources.http import HttpClient, HttpStatusError, Retry
 from urbanprint.sources.limits import RateLimit
+from urbanprint.sources.places import bare_endpoint
 
 PUBLIC_ENDPOINT = "https://maps.googleapis.com/maps/api/streetview"
 HEADINGS = (0.0, 90.0, 180.0, 270.0)
@@ -157,7 +158,7 @@ class StreetView:
         self.terms = terms
         self.price = price
         self._key, self._key_variable = key, key_variable
-        self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
+        self._endpoint = bare_endpoint(endpoint or PUBLIC_ENDPOINT, provider="Street View")
         self._radius_m, self._spacing_m = radius_m, spacing_m
         self._headings = tuple(float(heading) for heading in headings)
         self._view = {"size": f"{size}x{size}", "fov": f"{fov:g}", "pitch": f"{pitch:g}"}
@@ -190,7 +191,11 @@ class StreetView:
             if snapped_m > self._radius_m or not (self._photospheres or panorama.creator == "Google"):
                 continue
             seen.add(panorama.pano_id)
-            yield from filter(self._filters.admits, map(panorama.view, self._headings))
+            try:
+                views = [panorama.view(heading) for heading in self._headings]
+            except InputError as error:
+                raise SourceError(f"Street View describes a panorama that is refused: {error}") from None
+            yield from filter(self._filters.admits, views)
 
     def fetch(self, record: ImageRecord) -> bytes:
         """Return the JPEG of `record`, a view that `find` has found. A paid request, and so is each repetition.
@@ -224,7 +229,7 @@ class StreetView:
         if status == "REQUEST_DENIED":
             raise SourceError(self._refusal(str(answer.get("error_message", status))))
         if status == "INVALID_REQUEST":
-            asked = self._client.redact(f"{query['location']}: {answer.get('error_message', status)}")
+            asked = self._client.redact(f"{query['location']}: {answer.get('error_message', status)}")[:300]
             raise SourceError(f"Street View cannot be asked about {asked}")
         return panorama_of(answer)
 
@@ -236,9 +241,11 @@ class StreetView:
         return complete
 
     def _refusal(self, reason: str) -> str:
-        return self._client.redact(
-            f"Street View refused the key in {self._key_variable}: {reason.strip()[:300]} (check the key, that the "
-            "Street View Static API is enabled and billed in its project, and whether the project demands signatures)"
+        # Cut after redacting: half a key would not be recognised.
+        return (
+            f"Street View refused the key in {self._key_variable}: {self._client.redact(reason.strip())[:300]} (check "
+            "the key, that the Street View Static API is enabled and billed in its project, and whether the project "
+            "demands signatures)"
         )
 
 
@@ -286,10 +293,10 @@ def unsound_metadata(response: requests.Response) -> str | None:
     if status == "OK":
         try:
             panorama_of(answer)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return "it describes no panorama"
         return None
-    return None if status in _NOTHING_THERE | _FINAL else f"it has no known status: {str(answer)[:200]}"
+    return None if status in _NOTHING_THERE | _FINAL else f"it has no known status: {answer}"
 
 
 def panorama_of(answer: Mapping[str, Any]) -> Panorama | None:

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +51,17 @@ def test_a_search_found_again_keeps_the_state_and_renews_the_address(ledger: Led
     search(ledger, "A", 1, address="new")
     (image,) = ledger.images_in("A", source="mapillary")
     assert (image["state"], image["address"], image["attempts"]) == ("fetched", "new", 1)
+
+
+def test_a_corrected_licence_reaches_what_is_known_and_names_the_completed_creator(ledger: Ledger) -> None:
+    search(ledger, "A", 1, 2, creator="ann")
+    ledger.record_completed("mapillary", record(1, creator="bob"), area_id="A", terms=TERMS)
+    corrected = replace(TERMS, licence="CC0", attribution="by {creator}")
+    found = [(record(number, creator=None), "A") for number in (1, 2, 3)]
+    ledger.record_search("A", "key", source="mapillary", terms=corrected, found=found)
+    images = ledger.images_in("A", source="mapillary")
+    assert [image["attribution"] for image in images] == ["by bob", "by ann", "by an unnamed contributor"]
+    assert {image["licence"] for image in images} == {"CC0"}
 
 
 def test_a_changed_request_is_not_answered_from_memory(ledger: Ledger) -> None:

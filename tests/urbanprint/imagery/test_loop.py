@@ -148,6 +148,70 @@ def test_a_budget_of_nothing_is_no_lack_of_imagery(go, street: Street, ledger: L
     assert set(go().coverage["outcome"]) == {"not asked"}
 
 
+def test_what_the_budget_stops_has_been_weeded_as_well(go, street: Street, ledger: Ledger) -> None:
+    street.purse = Purse(ledger, "street", 5)
+    stopped = go(threads=1, weed=lambda images: {name: "too near" for name in images["image_id"] if name == "A0"})
+    assert stopped.stopped is not None
+    assert "A0" not in fetched(stopped)
+    assert "8 images have not been asked for" in stopped.stopped
+
+
+def test_what_failed_before_the_budget_was_spent_is_told_and_is_no_lack_of_imagery(
+    go, street: Street, ledger: Ledger
+) -> None:
+    find = street.find
+
+    def failing(area: shapely.Polygon, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
+        if area.bounds[0] == 0.02:
+            raise SourceError("too dense")
+        return find(area, points)
+
+    def down(image_id: str) -> None:
+        if image_id[0] == "A":
+            raise SourceError("no answer")
+
+    street.find, street.before = failing, down  # type: ignore[method-assign]
+    street.purse = Purse(ledger, "street", 7)
+    stopped = go(threads=1, views=5)
+    assert stopped.coverage.set_index("area_id")["outcome"].to_dict() == {
+        "A": "not asked", "B": "imaged", "C": "not asked", "D": "not asked",
+    }  # fmt: skip
+    assert stopped.stopped is not None
+    assert "1 searches failed at street this time (first: C, too dense)" in stopped.stopped
+    assert "5 images failed at street this time (first: A0, no answer)" in stopped.stopped
+
+
+def test_a_paid_placeholder_is_final_and_a_broken_body_is_bought_once_more(go, street: Street) -> None:
+    street.price = 0.007
+    reasons = {picture("A0"): "grey placeholder", picture("B0"): "truncated"}
+    acquired = go(inspect=lambda pixels: Examined(reason=reasons.get(pixels)))
+    bought = Counter(street.fetches)
+    assert (bought["A0"], bought["B0"], bought["C0"]) == (1, 2, 1)
+    assert {"A3", "B3"} <= set(fetched(acquired))
+    again = go(inspect=lambda pixels: Examined(reason=reasons.get(pixels)))
+    assert fetched(again) == fetched(acquired)
+    assert Counter(street.fetches) == bought
+
+
+def test_what_was_paid_for_is_not_bought_again_for_another_store_unless_allowed(
+    go, street: Street, ledger: Ledger, tmp_path: Path
+) -> None:
+    street.price = 0.01
+    old, new = (
+        FeatureStore(tmp_path / "features", extract=lambda pixels: np.array([float(len(pixels))]), key=key)
+        for key in ("size-1", "size-2")
+    )
+    before = go(store=old)
+    with pytest.raises(
+        InputError, match=r"12 images from street .* feature store size-2 in .*\$0\.12 .*pay_again=True"
+    ):
+        go(store=new)
+    assert len(street.fetches) == len(FIRST)
+    assert go(store=old).images.equals(before.images), "a refusal changes nothing"
+    assert fetched(go(store=new, pay_again=True)) == FIRST
+    assert len(street.fetches) == 2 * len(FIRST)
+
+
 def test_terms_that_forbid_storing_leave_features_and_no_pixel(go, street: Street, tmp_path: Path) -> None:
     street.terms = replace(TERMS, may_store=False)
     with pytest.raises(UrbanprintError, match=r"do not allow storing its pixels: give a FeatureStore"):
@@ -370,6 +434,33 @@ def test_pixels_past_their_time_are_removed_and_the_ledger_says_so(go, street: S
     after = ledger.manifest(source="street")
     assert set(after["reason"].dropna()) == {"removed after the 30 days its terms allow"}
     assert fetched(go()) == FIRST
+
+
+def test_features_have_no_time_that_could_be_over(go, ledger: Ledger, tmp_path: Path) -> None:
+    features = FeatureStore(tmp_path / "f", extract=lambda pixels: np.array([float(len(pixels))]), key="size")
+    images = go(store=features).images
+    assert expire(ledger, features, TERMS, 9e12, source="street") == 0
+    assert all(features.holds(sha256) for sha256 in images["sha256"].dropna())
+
+
+def test_no_pixels_of_weeded_images_outlive_the_weeding_or_their_time(
+    go, street: Street, ledger: Ledger, pixels
+) -> None:
+    # A0 and A1 are exact copies: the pixels stay while one of them is kept.
+    street.before = lambda image_id: picture("A0") if image_id == "A1" else None
+    unwanted = {"A0": "copy", "B0": "too near"}
+    images = go(weed=lambda table: {name: unwanted[name] for name in table["image_id"] if name in unwanted})
+    by_id = images.images.set_index("image_id")
+    assert by_id.loc["A1", "sha256"] == by_id.loc["A0", "sha256"]
+    assert (pixels.holds(by_id.loc["A0", "sha256"]), pixels.holds(by_id.loc["B0", "sha256"])) == (True, False)
+    # What a run killed in the middle of weeding has left goes when its time is over, and stays rejected.
+    left = pixels.write(picture("B0"))
+    expire(ledger, pixels, TERMS, 9e12, source="street")
+    assert not pixels.holds(left)
+    assert not pixels.holds(by_id.loc["A0", "sha256"])
+    after = ledger.manifest(source="street").set_index("image_id")
+    assert after.loc[["A0", "B0"], "reason"].tolist() == ["copy", "too near"]
+    assert expire(ledger, pixels, TERMS, 9e12, source="street") == 0
 
 
 def test_an_image_taken_down_is_removed_and_replaced(go, street: Street, ledger: Ledger, pixels: ImageStore) -> None:

@@ -10,6 +10,7 @@ from urbanprint.catalogue import City, read_catalogue
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.planning import plan_imagery
 from urbanprint.imagery.records import ImageRecord, Terms
+from urbanprint.imagery.store import ImageStore
 
 TERMS = Terms(licence="x", attribution="x", page=None, may_store=True, may_train=True, may_show=True)
 
@@ -56,6 +57,23 @@ def test_what_is_found_and_held_is_not_asked_for_and_the_budget_caps_the_rest(ci
     capped = plan_imagery(city, *tables(10, primary=6), **known, budget_images=10, per_image_requests=2)
     assert (capped.budget, capped.images, capped.price, capped.minutes) == (9, 9, "$0.06", (4 + 18) / 60)
     assert capped.as_table()["budget"].tolist() == [9.0]
+
+
+def test_what_the_store_lacks_is_to_be_fetched_again(city: City, ledger: Ledger, tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "images")
+    found = [(ImageRecord(image_id=f"{n}", sequence_id="s", longitude=0.0, latitude=0.0), "E00000") for n in range(4)]
+    ledger.record_search("E00000", "key", source="street", terms=TERMS, found=found)
+    ledger.record_fetched("street", "0", sha256=store.write(b"there"), width=1, height=1)
+    ledger.record_fetched("street", "1", sha256="ab" * 32, width=1, height=1)
+    known = {"ledger": ledger, "source_name": "street", "request": "key"}
+    assert plan_imagery(city, *tables(1, primary=1), **known).images == 2
+    plan = plan_imagery(city, *tables(1, primary=1), **known, store=store)
+    assert (plan.held, plan.images) == (1, 3)
+
+
+def test_a_free_provider_has_no_budget(city: City) -> None:
+    plan = plan_imagery(city, *tables(10, primary=6), budget_images=5)
+    assert (plan.images, plan.budget) == (24, None)
 
 
 def test_a_whole_country_is_planned_at_once(city: City) -> None:

@@ -1,6 +1,9 @@
 """A folder of photographs: manifests, EXIF, and clear words for what is wrong with them."""
 
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shapely
@@ -8,7 +11,7 @@ from PIL import Image
 
 from urbanprint.catalogue import Imagery
 from urbanprint.errors import InputError
-from urbanprint.imagery.records import ImageRecord, RejectedImage
+from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage
 from urbanprint.sources.folder import Folder, exif_position
 from urbanprint.sources.providers import terms_of
 
@@ -81,10 +84,78 @@ def test_a_folder_without_any_position_asks_for_a_manifest(tmp_path: Path) -> No
 def test_a_changed_manifest_is_a_changed_request(tmp_path: Path) -> None:
     import os
 
-    source = folder(tmp_path, GOOD)
-    before = source.request_key
+    before = folder(tmp_path, GOOD).request_key
     os.utime(tmp_path / "manifest.csv", ns=(1, 1))
-    assert source.request_key != before
+    assert Folder(folder=tmp_path, manifest=tmp_path / "manifest.csv", terms=TERMS).request_key != before
+
+
+def test_a_photograph_added_in_a_subfolder_is_a_changed_request(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    before = folder(tmp_path, None).request_key
+    again = Folder(folder=tmp_path, manifest=None, terms=TERMS)
+    assert again.request_key == before
+    Image.new("RGB", (8, 8)).save(tmp_path / "deep" / "er" / "c.jpg")
+    assert Folder(folder=tmp_path, manifest=None, terms=TERMS).request_key != before
+
+
+def test_filters_are_honoured_and_part_of_the_request(tmp_path: Path) -> None:
+    everyone = folder(tmp_path, GOOD)
+
+    def filtered(**facts: Any) -> Folder:
+        return Folder(folder=tmp_path, manifest=tmp_path / "manifest.csv", terms=TERMS, filters=Filters(**facts))
+
+    for facts, expected in (
+        ({"heading": (0.0, 20.0)}, ["a"]),  # of b no heading is known
+        ({"captured_to_ms": 1_720_000_000_000}, ["b"]),
+        ({"creators": ("ann",)}, []),
+        ({"panoramas": True}, []),
+    ):
+        assert [record.image_id for record in filtered(**facts).find(EVERYWHERE)] == expected
+        assert filtered(**facts).request_key != everyone.request_key
+
+
+def test_a_missing_manifest_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no manifest at .*gone\.csv: name a CSV"):
+        Folder(folder=tmp_path, manifest=tmp_path / "gone.csv", terms=TERMS)
+
+
+def test_a_file_that_is_a_folder_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    source = folder(tmp_path, "file,lon,lat\nsub,1,2\n")
+    with pytest.raises(RejectedImage, match="is no file"):
+        source.fetch(next(source.find(EVERYWHERE)))
+
+
+def test_a_name_no_file_can_have_is_rejected(tmp_path: Path) -> None:
+    record = ImageRecord(image_id="a", sequence_id="a", longitude=1, latitude=2, address="a\0.jpg")
+    with pytest.raises(RejectedImage, match="cannot exist"):
+        folder(tmp_path, GOOD).fetch(record)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01", "9999-01-01", "9" * 30, "999999999999999", "²", "soon"])
+def test_a_time_out_of_range_is_no_time(tmp_path: Path, time: str) -> None:
+    (record,) = folder(tmp_path, f"file,lon,lat,time\na.jpg,1,2,{time}\n").find(EVERYWHERE)
+    assert record.captured_at_ms is None
+
+
+def test_a_heading_a_hair_west_of_north_is_below_360(tmp_path: Path) -> None:
+    (record,) = folder(tmp_path, "file,lon,lat,heading\na.jpg,1,2,-1e-20\n").find(EVERYWHERE)
+    assert record.heading == 0.0
+
+
+def test_tiff_files_are_not_read(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.tif")
+    source = folder(tmp_path, None)
+    with pytest.raises(InputError, match="JPEG, PNG and WebP files"):
+        list(source.find(EVERYWHERE))
+    assert source.unplaced == ("a.jpg", "b.jpg")
+
+
+def test_a_picture_that_says_it_is_enormous_has_no_position(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    assert exif_position(tmp_path / "bomb.png") is None
 
 
 def test_real_photographs_are_placed_by_their_exif(realdata: Path) -> None:

@@ -198,6 +198,8 @@ def test_a_photo_is_read_field_by_field() -> None:
         ({"heading": None}, "heading", None),
         ({"heading": ""}, "heading", None),
         ({"heading": "-10.00"}, "heading", 350.0),
+        ({"heading": "-1e-20"}, "heading", 0.0),
+        ({"heading": 10**400}, "heading", None),
         ({"projection": "SPHERE"}, "is_panorama", True),
         ({"fieldOfView": "360"}, "is_panorama", True),
         ({"username": "<b>me</b>"}, "creator", "<b>me</b>"),
@@ -232,6 +234,8 @@ def test_an_id_that_names_another_place_is_refused() -> None:
         ({"status": {"apiCode": 601}, "result": None}, True),
         ({"status": {"apiCode": 408}}, True),
         ({"status": {"apiCode": 600}, "result": None}, False),
+        ({"status": {"apiCode": 600}, "result": [1]}, False),
+        ({"status": {"apiCode": 600}, "result": "x"}, False),
         ({"status": {"apiCode": 600}, "result": {"data": None}}, False),
         ({"status": {}}, False),
         ({"error": {"code": 2}}, False),
@@ -242,6 +246,36 @@ def test_answers_are_checked_before_they_are_read(answer: Any, sound: bool) -> N
     response = requests.Response()
     response.status_code, response._content = 200, json.dumps(answer).encode()
     assert (unsound_answer(response) is None) == sound
+
+
+def test_a_hostile_id_in_a_search_is_one_clear_error(server: SimulationServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(server)
+    answer = {"data": [{**PHOTO, "id": "../../etc/passwd"}], "hasMoreData": False}
+    monkeypatch.setattr(source, "_answer", lambda _path, _query: answer)
+    with pytest.raises(SourceError, match="an image that is refused: image_id"):
+        list(source.find(shapely.box(2.29, 48.858, 2.295, 48.86)))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_picture_whose_fresh_address_is_refused_has_failed_and_is_not_rejected(
+    server: SimulationServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    source = source_of(server)
+    record = next(record for record in source.find(district(server)) if record.address)
+
+    def refusing(*_args: Any, **_options: Any) -> None:
+        raise HttpStatusError("refused", status=status, body="")
+
+    monkeypatch.setattr(source._client, "get", refusing)
+    monkeypatch.setattr(source, "_answer", lambda _path, _query: {"data": PHOTO})
+    with pytest.raises(SourceError, match=f"the fresh address of image {record.image_id} is refused") as refusal:
+        source.fetch(record)
+    assert not isinstance(refusal.value, HttpStatusError)
+
+
+def test_an_endpoint_with_a_query_is_refused() -> None:
+    with pytest.raises(InputError, match="the endpoint of KartaView"):
+        KartaView(endpoint="https://kartaview.example/2.0?key=hush")
 
 
 def test_the_terms_are_creative_commons_with_credit() -> None:

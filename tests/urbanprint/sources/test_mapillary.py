@@ -15,7 +15,7 @@ import requests
 import shapely
 
 from urbanprint.catalogue import Imagery
-from urbanprint.errors import MissingSecret, SourceError
+from urbanprint.errors import InputError, MissingSecret, SourceError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage
 from urbanprint.simulation.faults import Answer, Fault
 from urbanprint.simulation.server import SimulationServer
@@ -89,10 +89,10 @@ class Recorded:
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-def replaying(server: SimulationServer, *answers: tuple[Any, int]) -> Mapillary:
+def replaying(server: SimulationServer, *answers: tuple[Any, int], **settings: Any) -> Mapillary:
     """A source whose provider gives `answers`, (body, status)."""
     server._providers.insert(0, Recorded(*(Answer(json.dumps(body).encode(), status) for body, status in answers)))
-    return source_of(server, endpoint=f"{server.url}/recorded")
+    return source_of(server, endpoint=f"{server.url}/recorded", **settings)
 
 
 def recorded(realdata: Path, name: str) -> Any:
@@ -135,7 +135,7 @@ def test_faults_that_pass_are_survived(server: SimulationServer, source: Mapilla
     area = server.town.areas.geometry.iloc[0]
     whole = {record.image_id for record in source.find(area)}
     for kind in ("throttled", "internal_error", "unavailable", "reset", "error_in_200", "html", "truncated"):
-        server.inject(Fault(kind, path="^/mapillary/images", times=1))  # type: ignore[arg-type]
+        server.inject(Fault(kind, path="^/mapillary/images", times=1))
         assert {record.image_id for record in source.find(area)} == whole
         assert kind in [request.fault for request in server.requests]
 
@@ -394,6 +394,30 @@ def test_throttling_passes_whatever_its_status(
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize(("status", "code"), [(400, 100), (401, 190), (200, 2)])
+@pytest.mark.parametrize("before", [285, 295, 365, 375])
+def test_a_token_across_the_cut_of_a_message_is_not_shown_in_part(
+    server: SimulationServer, before: int, status: int, code: int
+) -> None:
+    token = "MLY|1234567890|abcdefghijklmnop"
+    source = replaying(server, ({"error": {"message": "." * before + token, "code": code}}, status), token=token)
+    with pytest.raises((SourceError, MissingSecret)) as refused:
+        source.complete(SOMEWHERE)
+    assert "MLY" not in str(refused.value)
+
+
+def test_the_endpoints_are_part_of_the_request_and_hold_no_secret() -> None:
+    def key(**endpoints: str) -> str:
+        return Mapillary(token=TOKEN, terms=TERMS, **endpoints).request_key  # type: ignore[arg-type]
+
+    here, tiles = "https://one.example", "https://tiles.example"
+    assert len({key(), key(endpoint=here), key(endpoint=here, tiles_endpoint=tiles)}) == 3
+    for endpoints in ({"endpoint": "https://me:hush@one.example"}, {"tiles_endpoint": "https://one.example?key=hush"}):
+        with pytest.raises(InputError, match="the endpoint of Mapillary") as refused:
+            key(**endpoints)
+        assert "hush" not in str(refused.value)
+
+
 def test_a_field_the_provider_no_longer_has_is_no_verdict_on_the_image(
     server: SimulationServer, realdata: Path
 ) -> None:
@@ -427,6 +451,7 @@ IMAGE = {"id": "1", "sequence": "s", "geometry": {"type": "Point", "coordinates"
         ({**IMAGE, "geometry": {}, "computed_geometry": {"type": "Point"}}, "not its protocol"),
         ({"geometry": IMAGE["geometry"]}, "not its protocol: 'id'"),
         ({**IMAGE, "id": 1.5e15}, "not its protocol: an id of 1500000000000000.0"),
+        ({**IMAGE, "compass_angle": 10**400}, "not its protocol"),
         ({**IMAGE, "captured_at": 1e300}, "not its protocol: a time of capture of 1e+300"),
         (["an image"], "not its protocol"),
     ],

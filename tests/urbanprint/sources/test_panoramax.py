@@ -1,6 +1,7 @@
 """The Panoramax source against the simulated instances: one that pages its answers and one that cuts them off."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from urbanprint.simulation.protocols.wire import json_answer
 from urbanprint.simulation.server import SimulationServer
 from urbanprint.simulation.town import build_town
 from urbanprint.sources import panoramax
-from urbanprint.sources.http import Retry
+from urbanprint.sources.http import HttpStatusError, Retry
 from urbanprint.sources.panoramax import TERMS, Panoramax
 
 TOWN = build_town(boroughs=2, areas_per_borough=6)
@@ -219,6 +220,64 @@ def test_hostile_identifiers_become_safe_and_stay_apart(server: Instance) -> Non
     records = found(server, *hostile)
     assert len({record.image_id for record in records}) == 2
     assert not any(set("/\\") & set(record.image_id + record.sequence_id) for record in records)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_picture_that_its_host_refuses_has_failed_and_ends_nothing_else(
+    server: Instance, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    record = next(iter(source(server).find(EVERYWHERE)))
+    refusing = dataclasses.replace(record, address=f"{server.url}/refused.jpg")
+    sound = server.answer
+    monkeypatch.setattr(
+        server, "answer", lambda path, *rest: Answer(b"", status) if path == "/refused.jpg" else sound(path, *rest)
+    )
+    asking = source(server)
+    with pytest.raises(SourceError, match=rf"{record.image_id} is refused \(status {status}\)") as refusal:
+        asking.fetch(refusing)
+    assert not isinstance(refusal.value, HttpStatusError)
+    assert asking.fetch(record)[:3] == b"\xff\xd8\xff"
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        (None, "None"),
+        ([1], "[1]"),
+        ({**item(), "geometry": {"coordinates": [200, 0]}}, "8c0b0f58"),
+        ({**item(), "geometry": {"coordinates": ["east", 0]}}, "8c0b0f58"),
+        ({**item(), "geometry": {"coordinates": [float("nan"), 0]}}, "8c0b0f58"),
+        ({**item(), "assets": [1]}, "8c0b0f58"),
+        ({**item(), "providers": [1]}, "8c0b0f58"),
+        (item(datetime=5), "8c0b0f58"),
+        (item(**{"view:azimuth": 10**400}), "8c0b0f58"),
+    ],
+)
+def test_an_item_that_is_not_stac_is_one_clear_error(server: Instance, broken: Any, named: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(named)):
+        found(server, item(), broken)
+
+
+@pytest.mark.parametrize("links", [[1], 5, [{"rel": "next", "href": "http://[broken"}]])
+def test_links_that_are_none_are_one_clear_error(server: Instance, links: Any) -> None:
+    server.scripted = [{"features": [], "links": links}]
+    with pytest.raises(SourceError, match="links of a page"):
+        list(source(server, instance="scripted").find(EVERYWHERE))
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "heading"),
+    [("north", None), (float("nan"), None), (None, None), (-1e-20, 0.0), (-10, 350.0), (360, 0.0)],
+)
+def test_a_heading_is_below_360_or_unknown(server: Instance, azimuth: Any, heading: float | None) -> None:
+    (record,) = found(server, item(**{"view:azimuth": azimuth}))
+    assert record.heading == heading
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(InputError, match="the endpoint of Panoramax") as refused:
+        Panoramax(endpoint="https://me:hush-hush@panoramax.example/api")
+    assert "hush-hush" not in str(refused.value)
 
 
 def test_an_unknown_size_is_an_error() -> None:

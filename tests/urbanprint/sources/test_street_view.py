@@ -399,6 +399,51 @@ def test_no_message_and_no_log_shows_key_secret_or_signature(kind: Any, caplog: 
             assert secret not in shown
 
 
+@pytest.mark.parametrize("before", range(270, 300, 5))
+def test_a_key_that_lies_across_the_cut_of_a_message_is_not_shown_in_part(
+    server: SimulationServer, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    for status in ("REQUEST_DENIED", "INVALID_REQUEST"):
+        answer = {"status": status, "error_message": "." * before + KEY}
+        monkeypatch.setattr(server.street_view, "metadata", lambda _query, answer=answer: answer)
+        with pytest.raises(SourceError) as refused:
+            list(source_of(server).find(area_of(server), np.array([[-0.1, 51.5]])))
+        assert KEY[:6] not in str(refused.value)
+
+
+@pytest.mark.parametrize("before", [150, 170, 180, 370, 385])
+def test_a_key_across_the_cut_of_an_unknown_answer_is_not_shown_in_part(
+    server: SimulationServer, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setattr(server.street_view, "metadata", lambda _query: {"x": "." * before + KEY})
+    with pytest.raises(SourceError) as refused:
+        list(source_of(server).find(area_of(server), np.array([[-0.1, 51.5]])))
+    assert KEY[:6] not in str(refused.value)
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pano_id": "../x"}, {"location": {"lat": 51.5, "lng": float("nan")}}, {"pano_id": ""}]
+)
+def test_a_hostile_panorama_is_one_clear_error(
+    server: SimulationServer, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    answer = {"status": "OK", "pano_id": "p", "location": {"lat": 51.5, "lng": -0.1}, "copyright": "© Google"}
+    monkeypatch.setattr(server.street_view, "metadata", lambda _query: answer | changes)
+    with pytest.raises(SourceError, match="a panorama that is refused"):
+        list(source_of(server).find(area_of(server), np.array([[-0.1, 51.5]])))
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://me:hush@maps.example/x", "https://maps.example/x?key=hush", "https://[hush", "https://m/x#hush"],
+)
+def test_an_endpoint_that_holds_a_secret_is_refused_without_showing_it(endpoint: str) -> None:
+    with pytest.raises(InputError, match="the endpoint of Street View") as refused:
+        StreetView(key=KEY, endpoint=endpoint)
+    assert "hush" not in str(refused.value)
+
+
 def test_the_default_terms_keep_ids_and_no_pixels() -> None:
     assert not (TERMS.may_store or TERMS.may_train or TERMS.may_show)
     assert TERMS.credit("Google") == "© Google"
