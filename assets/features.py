@@ -23,7 +23,7 @@ def image_embeddings(
     from urbanprint.models.embedding import embed
     from urbanprint.progress import Printed
 
-    city = cities.city(context.partition_key)
+    city = cities.place(context.partition_key)
     training, size = city.training, city.training.frozen_size
     images = street_images[street_images["state"] == "fetched"]
     store = image_store(city, workspace)

@@ -40,7 +40,7 @@ def imagery_plan(
     from urbanprint.progress import Printed
     from urbanprint.sources.providers import price_of, searches_points
 
-    city = cities.city(context.partition_key)
+    city = cities.place(context.partition_key)
     request = None  # only a source knows its request key, and making one may need a secret
     with open_ledger(workspace, city.key) as ledger:
         if config.look_up:
@@ -125,7 +125,7 @@ def street_images(
     from urbanprint.sources.http import HttpStatusError
     from urbanprint.sources.limits import ProviderDown
 
-    city = cities.city(context.partition_key)
+    city = cities.place(context.partition_key)
     days = config.search_again_after_days
     store = image_store(city, workspace)
     quality = city.imagery.quality
@@ -180,12 +180,12 @@ def street_images(
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
-def image_quality(street_images: pd.DataFrame, areas: gpd.GeoDataFrame) -> dg.Output[pd.DataFrame]:
+def image_quality(street_images: pd.DataFrame, sampled_areas: pd.DataFrame) -> dg.Output[pd.DataFrame]:
     """How many images were rejected, by reason, source and deprivation decile, beside those that were kept."""
     from urbanprint.imagery.quality import rejections
     from urbanprint.maps.coverage_figures import rejection_chart
 
-    table = rejections(street_images, areas)
+    table = rejections(street_images, sampled_areas.set_index("area_id")["stratum"])
     return described(table, pictures={"rejections": rejection_chart(table)})
 
 
@@ -203,7 +203,7 @@ def coverage_bias(
     from urbanprint.imagery import coverage
     from urbanprint.maps.coverage_figures import coverage_bias_chart
 
-    least = cities.city(context.partition_key).sample.least_images
+    least = cities.place(context.partition_key).sample.least_images
     bias = coverage.coverage_bias(
         areas, sampled_areas, sample_points, street_images, image_coverage, least_images=least
     )

@@ -16,8 +16,8 @@ from resources.tracking import TrackedRun, Tracking
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from urbanprint.catalogue import City
     from urbanprint.models.imagewise import EpochRecord
+    from urbanprint.settings import City
 
 _GROUP: dict[str, Any] = {"group_name": "models", "owners": OWNERS, "partitions_def": CITIES}
 

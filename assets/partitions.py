@@ -1,6 +1,6 @@
-"""The partitions of the graph: one city each, from the catalogue.
+"""The partitions of the graph: a city or a country each, from the catalogue.
 
-Read once when the code location loads: the cities are its structure. A mistake in the catalogue is therefore one
+Read once when the code location loads: they are its structure. A mistake in the catalogue is therefore one
 sentence at load time.
 """
 
@@ -8,4 +8,4 @@ import dagster as dg
 
 from urbanprint.catalogue import read_catalogue
 
-CITIES = dg.StaticPartitionsDefinition(list(read_catalogue().cities))
+CITIES = dg.StaticPartitionsDefinition(list(read_catalogue().places))

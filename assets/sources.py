@@ -15,7 +15,7 @@ from assets.describing import OWNERS, described
 from resources.addresses import Addresses
 from resources.cities import Cities
 from resources.workspace import Workspace
-from urbanprint.catalogue import Edition
+from urbanprint.settings import Edition
 
 PUBLISHERS = {"england": "England", "simulation": "the embedded simulation"}
 

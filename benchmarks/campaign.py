@@ -31,7 +31,6 @@ import pandas as pd
 from PIL import Image
 
 from urbanprint.areas import join
-from urbanprint.catalogue import Imagery, Quality
 from urbanprint.errors import SourceError
 from urbanprint.imagery.acquisition import acquire
 from urbanprint.imagery.ledger import Ledger
@@ -39,6 +38,7 @@ from urbanprint.imagery.quality import Examined, examine
 from urbanprint.imagery.store import ImageStore
 from urbanprint.indicators.england import read_file7
 from urbanprint.sampling import sample_points, stratify
+from urbanprint.settings import Imagery, Quality
 from urbanprint.simulation.faults import Answer, Fault, FaultKind
 from urbanprint.simulation.protocols.camera import Camera
 from urbanprint.simulation.server import SimulationServer, _Handler

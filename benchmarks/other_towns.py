@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from urbanprint.areas import join
-from urbanprint.catalogue import City, read_catalogue
+from urbanprint.catalogue import read_catalogue
 from urbanprint.evaluation.audit import leakage_audit
 from urbanprint.evaluation.baselines import baseline_predictions
 from urbanprint.evaluation.crossfit import cross_fit
@@ -28,6 +28,7 @@ from urbanprint.models.embedding import embed
 from urbanprint.models.imagewise import ImagewiseConfig, ImagewiseModel, build
 from urbanprint.models.learners import imagewise_learner, labels_of, probe_learner, ridge_on_images
 from urbanprint.sampling import stratify
+from urbanprint.settings import City
 from urbanprint.simulation.scenes import CLASSES, CUE_CLASSES, jpeg, render
 from urbanprint.simulation.statistics import ceiling, file7
 from urbanprint.simulation.town import build_town

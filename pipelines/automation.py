@@ -26,6 +26,8 @@ def rebuilt_when_changed() -> dg.AutomationCondition:
     - `since_last_handled`: once a change, even if the request is still in the queue.
     - `~missing`: a city nobody has ever built is not built because England published something.
     - `~any_deps_in_progress & ~in_progress`: not from inputs that are being rewritten.
+
+    Dependencies that are missing do not matter: a city has no survey and a country no index, and what exists was made.
     """
     changed = dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
@@ -33,7 +35,6 @@ def rebuilt_when_changed() -> dg.AutomationCondition:
     return (
         changed
         & ~dg.AutomationCondition.missing()
-        & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("rebuilt when its inputs changed")

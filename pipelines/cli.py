@@ -1,4 +1,4 @@
-"""The command line: `urbanprint cities | plan CITY | run CITY | demo | ui`.
+"""The command line: `urbanprint cities | plan CITY | run CITY ... | demo | takedown IMAGE | ui`.
 
 What a command does is done by the code location; here are only arguments and words. Dagster is imported inside
 the commands, so that `urbanprint --help` answers at once.
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urbanprint import __version__
-from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, City, find_catalogue, read_catalogue
+from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, find_catalogue, read_catalogue
 from urbanprint.errors import UrbanprintError
+from urbanprint.settings import City, Country, Place
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="FILE", help=f"catalogue of cities (or {CATALOGUE_VARIABLE})")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    cities = commands.add_parser("cities", help="list the cities of the catalogue")
+    cities = commands.add_parser("cities", help="list the cities and countries of the catalogue")
     cities.set_defaults(command=_cities)
 
     plan = commands.add_parser("plan", help="say what a run would ask of the imagery provider, before it does")
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--look-up", action="store_true", help="search the areas first: free, and the plan is exact")
     plan.set_defaults(command=_plan)
 
-    run = commands.add_parser("run", help="make everything of a city, from statistics to map and report")
-    run.add_argument("city")
+    run = commands.add_parser("run", help="make everything of cities and countries, from statistics to map and report")
+    run.add_argument("places", nargs="+", metavar="city", help="a city or a country; several run one after the other")
     run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
     run.set_defaults(command=_run)
 
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     takedown.set_defaults(command=_takedown)
 
     demo = commands.add_parser("demo", help=f"run the embedded simulated city, {DEMO_CITY}: no keys, no internet")
-    demo.set_defaults(command=_run, city=DEMO_CITY, refresh_sources=False)
+    demo.set_defaults(command=_run, places=[DEMO_CITY], refresh_sources=False)
 
     ui = commands.add_parser("ui", help="open the Dagster and MLflow web pages on this machine")
     ui.add_argument("--port", type=int, default=3000, help="port of the Dagster page (default 3000)")
@@ -86,19 +87,30 @@ def _enter_project(options: argparse.Namespace) -> None:
 
 def _cities(_options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
-    rows = [("city", "name", "edition", "imagery", "districts", "areas sampled")]
+    rows: list[tuple[str, ...]] = [("city", "name", "edition", "imagery", "districts", "areas sampled")]
     for city in catalogue.cities.values():
         districts, sampled = str(len(city.districts)), str(city.sample.areas)
         rows.append((city.key, city.name, city.edition.key, city.imagery.key, districts, sampled))
+    _print_table(rows)
+    if catalogue.countries:
+        rows = [("country", "name", "survey", "imagery", "images a cluster")]
+        for country in catalogue.countries.values():
+            table = country.survey.table if country.simulated else Path(country.survey.table).name
+            rows.append((country.key, country.name, table, country.imagery.key, f"at most {country.sample.views}"))
+        print()
+        _print_table(rows)
+    return 0
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
-    city = catalogue.city(options.city)
+    city = catalogue.place(options.city)
     with _Graph(catalogue) as graph:
         graph.sources(city, refresh=False)
         plan_of = ["areas", "sampled_areas", "sample_points", "imagery_plan"]
@@ -120,16 +132,32 @@ def _run(options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
     from urbanprint.sources.providers import require_training
 
-    city = catalogue.city(options.city)
-    require_training(city.imagery)  # asked before the first image is paid for
+    places = [catalogue.place(key) for key in options.places]
+    for place in places:
+        require_training(place.imagery)  # asked before the first image is paid for
     with _Graph(catalogue) as graph:
-        graph.sources(city, refresh=options.refresh_sources)
-        graph.make(city)
-        graph.board()
-        print((graph.report(city) / "summary.txt").read_text(encoding="utf-8"))
-        print(f"map     {graph.report(city) / 'map.html'}")
-        print(f"report  {graph.report(city) / 'index.html'}")
+        for place in places:
+            if len(places) > 1:
+                print(f"{place.name}:", file=sys.stderr)
+            graph.sources(place, refresh=options.refresh_sources)
+            graph.make(place)
+        if any(isinstance(place, City) for place in places):
+            graph.board()
+        if any(isinstance(place, Country) for place in places):
+            graph.livelihood()
+        for place in places:
+            _print_report(graph.report(place.key))
+        if sum(isinstance(place, Country) for place in places) > 1:
+            _print_report(graph.report("livelihood"))
     return 0
+
+
+def _print_report(folder: Path) -> None:
+    print((folder / "summary.txt").read_text(encoding="utf-8"))
+    for name, page in (("map", "map.html"), ("table", "table.md"), ("report", "index.html")):
+        if (folder / page).is_file():
+            print(f"{name:<7} {folder / page}")
+    print()
 
 
 def _takedown(options: argparse.Namespace) -> int:
@@ -203,10 +231,14 @@ class _Graph:
     def __exit__(self, *error: object) -> None:
         self._instance.dispose()
 
-    def sources(self, city: City, *, refresh: bool) -> None:
-        """Make the national tables the city needs, unless they exist and hold its edition."""
+    def sources(self, place: Place, *, refresh: bool) -> None:
+        """Make the national tables a city needs, unless they exist and hold its edition; the survey of a country."""
         from urbanprint.errors import InputError
 
+        if not isinstance(place, City):
+            self._launch("country", partition=place.key, only=["survey_clusters"])
+            return
+        city = place
         publisher = city.edition.publisher
         if not refresh:
             try:
@@ -218,22 +250,27 @@ class _Graph:
         self._launch(f"{publisher}_sources")
 
     def make(
-        self, city: City, *, only: list[str] | None = None, config: Mapping[str, Mapping[str, Any]] | None = None
+        self, place: Place, *, only: list[str] | None = None, config: Mapping[str, Mapping[str, Any]] | None = None
     ) -> None:
-        """Make the assets of the city, or `only` some of them; `config` is that of assets, by name."""
-        self._launch("city", partition=city.key, only=only, config=config)
+        """Make the assets of a city or country, or `only` some of them; `config` is that of assets, by name."""
+        job = "country" if isinstance(place, Country) else "city"
+        self._launch(job, partition=place.key, only=only, config=config)
 
     def board(self) -> None:
         """Bring the board over all cities up to date."""
         self._launch("board")
 
-    def table(self, asset: str, city: City) -> "pd.DataFrame":
-        """Return a table the graph has made."""
-        return self._workspace.read_table(asset, partition=city.key)
+    def livelihood(self) -> None:
+        """Bring the report over all countries up to date."""
+        self._launch("livelihood")
 
-    def report(self, city: City) -> Path:
-        """Return the folder of the city's report."""
-        return self._workspace.report(city.key)
+    def table(self, asset: str, place: Place) -> "pd.DataFrame":
+        """Return a table the graph has made."""
+        return self._workspace.read_table(asset, partition=place.key)
+
+    def report(self, name: str) -> Path:
+        """Return the folder of the report of a city or country, or of all countries."""
+        return self._workspace.report(name)
 
     def _launch(
         self,

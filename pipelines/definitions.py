@@ -10,7 +10,22 @@ from typing import Any
 
 import dagster as dg
 
-from assets import areas, checks, evaluation, explanation, features, imagery, maps, models, sources
+from assets import (
+    areas,
+    checks,
+    cluster_evaluation,
+    cluster_explanation,
+    cluster_maps,
+    cluster_models,
+    clusters,
+    evaluation,
+    explanation,
+    features,
+    imagery,
+    maps,
+    models,
+    sources,
+)
 from pipelines import automation, jobs
 from resources.addresses import Addresses
 from resources.cities import Cities
@@ -31,6 +46,7 @@ def build_defs(
     assets = [
         *sources.SOURCES,
         *dg.load_assets_from_modules([areas, imagery, features, models, evaluation, explanation, maps]),
+        *dg.load_assets_from_modules([clusters, cluster_models, cluster_evaluation, cluster_explanation, cluster_maps]),
     ]
     return dg.Definitions(
         assets=[_scheduled(asset) for asset in assets],

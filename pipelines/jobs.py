@@ -1,15 +1,27 @@
-"""What can be launched as one run: the national sources, a city from areas to map, the board over all cities."""
+"""What can be launched as one run: the national sources, a city or a country from areas to report, all side by side."""
 
 import dagster as dg
 
 from assets.sources import PUBLISHERS
 
-_CITY = dg.AssetSelection.assets("areas").downstream() - dg.AssetSelection.assets("scoreboard")
+_PLACE = dg.AssetSelection.groups("areas", "imagery") | dg.AssetSelection.assets("image_embeddings")
+"""What cities and countries are made of alike."""
+
+_CITY = dg.AssetSelection.assets("folds").downstream() | dg.AssetSelection.assets("leakage_audit")
+_COUNTRY = dg.AssetSelection.assets("survey_clusters", "scene_parses", "cluster_features", "cluster_folds") | (
+    dg.AssetSelection.assets("cluster_folds").downstream()
+)
+_OF_ALL = dg.AssetSelection.assets("scoreboard", "transfer_matrix", "livelihood_report", "selection_optimism")
 
 city = dg.define_asset_job(
     "city",
-    selection=_CITY,
+    selection=(_PLACE | _CITY) - _OF_ALL,
     description="A city from its areas to its map and report. Materialize the national sources first.",
+)
+country = dg.define_asset_job(
+    "country",
+    selection=(_PLACE | _COUNTRY) - _OF_ALL,
+    description="A country from its survey clusters to its table of learners and its report.",
 )
 refresh = dg.define_asset_job(
     "refresh",
@@ -19,6 +31,11 @@ refresh = dg.define_asset_job(
 board = dg.define_asset_job(
     "board", selection=dg.AssetSelection.assets("scoreboard"), description="All cities' scores side by side."
 )
+livelihood = dg.define_asset_job(
+    "livelihood",
+    selection=dg.AssetSelection.assets("selection_optimism", "transfer_matrix", "livelihood_report"),
+    description="All countries side by side, and what they teach each other.",
+)
 SOURCE_JOBS = {
     publisher: dg.define_asset_job(
         f"{publisher}_sources",
@@ -27,4 +44,4 @@ SOURCE_JOBS = {
     )
     for publisher in PUBLISHERS
 }
-JOBS = [city, refresh, board, *SOURCE_JOBS.values()]
+JOBS = [city, country, refresh, board, livelihood, *SOURCE_JOBS.values()]

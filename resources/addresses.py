@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from urbanprint.catalogue import SIMULATION_SCHEME
+from urbanprint.settings import SIMULATION_SCHEME
 
 SIMULATION_TOKEN = "simulation-token"  # not a secret: the embedded server is on this machine and serves only drawings
 

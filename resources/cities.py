@@ -1,10 +1,11 @@
-"""The catalogue of cities as a resource: settings in, plain records out."""
+"""The catalogue of cities and countries as a resource: settings in, plain records out."""
 
 from functools import cached_property
 
 import dagster as dg
 
-from urbanprint.catalogue import Catalogue, City, Edition, read_catalogue
+from urbanprint.catalogue import Catalogue, read_catalogue
+from urbanprint.settings import City, Country, Edition, Place
 
 
 class Cities(dg.ConfigurableResource):
@@ -20,6 +21,14 @@ class Cities(dg.ConfigurableResource):
     def city(self, key: str) -> City:
         """Return the city called `key`."""
         return self.catalogue.city(key)
+
+    def country(self, key: str) -> Country:
+        """Return the country called `key`."""
+        return self.catalogue.country(key)
+
+    def place(self, key: str) -> Place:
+        """Return the city or country called `key`."""
+        return self.catalogue.place(key)
 
     def editions(self, publisher: str) -> tuple[Edition, ...]:
         """Return the editions of `publisher` that some city uses."""

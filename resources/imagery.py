@@ -9,7 +9,7 @@ import dagster as dg
 
 from resources.addresses import SIMULATION_TOKEN, Addresses
 from resources.workspace import Workspace
-from urbanprint.catalogue import SIMULATION_SCHEME, City, Imagery
+from urbanprint.settings import SIMULATION_SCHEME, Imagery, Place
 
 if TYPE_CHECKING:
     from urbanprint.imagery.ledger import Ledger
@@ -55,7 +55,7 @@ def open_ledger(workspace: Workspace, city: str) -> Iterator["Ledger"]:
         yield ledger
 
 
-def image_store(city: City, workspace: Workspace) -> "ImageStore | FeatureStore":
+def image_store(city: Place, workspace: Workspace) -> "ImageStore | FeatureStore":
     """Return where the city's images are kept: their pixels, or only features where the terms forbid keeping pixels."""
     from urbanprint.imagery.store import ImageStore
     from urbanprint.sources.providers import terms_of

@@ -5,7 +5,7 @@ traced graph on which hooks never fire (no GradCAM) or a pickle; the directory o
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from resources.workspace import Workspace
 
 ALIAS = "current"
 PANEL = "figures/gradcam.png"
+_BATCH = 1000  # the most metrics a request may hold
 PANEL_TAG = "images_in_panel"
 """Tag of a run: the images its GradCAM panel shows, so that it can be removed when one of them is taken down."""
 
@@ -130,6 +131,21 @@ class TrackedRun:
         now = get_current_time_millis()
         rows = [Metric(name, float(value), now, step) for name, value in values.items() if value == value]
         self.client.log_batch(self.run_id, metrics=rows)
+
+    def curves(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Log series of numbers, the first at step 0, in one request; missing values are left out."""
+        from mlflow.entities import Metric
+        from mlflow.utils.time import get_current_time_millis
+
+        now = get_current_time_millis()
+        rows = [
+            Metric(name, float(value), now, step)
+            for name, series in values.items()
+            for step, value in enumerate(series)
+            if value == value
+        ]
+        for start in range(0, len(rows), _BATCH):
+            self.client.log_batch(self.run_id, metrics=rows[start : start + _BATCH])
 
     def dataset(self, name: str, *, digest: str, source: str, rows: int) -> None:
         """Log which table was learned from."""

@@ -4,6 +4,7 @@ Only paths and the tables under them; what is in the files is for the library.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,10 @@ class Workspace(dg.ConfigurableResource):
     def features(self) -> Path:
         """Vectors of images whose pixels may not be kept, by content hash."""
         return self._folder("features")
+
+    def scenes(self, parser: str) -> Path:
+        """What a parser has seen in pictures, by content hash, shared by all places."""
+        return self._folder("scenes") / re.sub(r"[^a-z0-9]+", "-", parser.lower()).strip("-")
 
     @property
     def limits(self) -> Path:
@@ -96,6 +101,10 @@ class Workspace(dg.ConfigurableResource):
             made = f"{asset} of {partition}" if partition else asset
             raise InputError(f"{made} has not been made yet: materialize it first (`urbanprint run` does)")
         return read_parquet(path)
+
+    def holds(self, asset: str) -> bool:
+        """Whether an unpartitioned asset has written its table."""
+        return (self.tables / f"{asset}.parquet").is_file()
 
     def read_partitions(self, asset: str) -> "dict[str, pd.DataFrame]":
         """Return the tables of every partition an asset has written, by partition, in order."""

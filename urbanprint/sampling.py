@@ -41,21 +41,33 @@ def stratify(
     """
     if indicator not in INDICATORS:
         raise InputError(f"{indicator!r} is no indicator: choose one of {', '.join(INDICATORS)}.")
-    total = len(areas) if size == "all" else size
-    if not 1 <= total <= len(areas):
-        raise InputError(f"A sample of {total} areas was asked for, of {len(areas)}: give 1 to {len(areas)}, or 'all'.")
-    deciles = areas[f"{indicator}_decile"]
+    deciles = areas.set_index("area_id")[f"{indicator}_decile"]
     if deciles.isna().any():
-        missing = areas.loc[deciles.isna(), "area_id"]
+        missing = deciles.index[deciles.isna()]
         raise InputError(
             f"{len(missing)} areas have no {indicator} decile, such as {missing.min()}: remove them or stratify by "
             f"another indicator."
         )
+    return draw(deciles.astype(int), size=size, allocation=allocation, seed=seed)
+
+
+def draw(
+    strata: pd.Series, *, size: int | Literal["all"], allocation: Literal["equal", "proportional"], seed: int
+) -> pd.DataFrame:
+    """The same for strata of any making: `strata` is indexed by area_id, whole numbers from 1 to 10.
+
+    Raises `InputError` for a size below 1 or above the number of areas.
+    """
+    total = len(strata) if size == "all" else size
+    if not 1 <= total <= len(strata):
+        raise InputError(
+            f"A sample of {total} areas was asked for, of {len(strata)}: give 1 to {len(strata)}, or 'all'."
+        )
     drawn = pd.DataFrame(
         {
-            "area_id": areas["area_id"].astype("str"),
-            "stratum": deciles.astype(int),
-            "draw": [hashlib.blake2b(f"{seed}/{each}".encode(), digest_size=16).digest() for each in areas["area_id"]],
+            "area_id": strata.index.astype("str"),
+            "stratum": strata.to_numpy(),
+            "draw": [hashlib.blake2b(f"{seed}/{each}".encode(), digest_size=16).digest() for each in strata.index],
         }
     ).sort_values(["stratum", "draw"], ignore_index=True)
     drawn["order"] = drawn.groupby("stratum").cumcount().astype(int)

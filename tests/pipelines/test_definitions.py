@@ -15,7 +15,7 @@ def test_everything_loads() -> None:
 
 def test_cities_are_the_partitions() -> None:
     partitions = {spec.partitions_def for spec in ASSETS.values()}
-    assert partitions == {None, dg.StaticPartitionsDefinition(list(read_catalogue().cities))}
+    assert partitions == {None, dg.StaticPartitionsDefinition(list(read_catalogue().places))}
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))

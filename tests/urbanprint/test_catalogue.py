@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from urbanprint.catalogue import CATALOGUE_VARIABLE, Quality, read_catalogue
+from urbanprint.catalogue import CATALOGUE_VARIABLE, read_catalogue
 from urbanprint.errors import CatalogueError
+from urbanprint.settings import Quality
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -147,7 +148,7 @@ def test_a_mistake_is_one_sentence_naming_table_and_key(written, before: str, af
 def test_a_missing_catalogue_and_an_unknown_city_say_what_to_do(written, tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"there is no catalogue at .*nowhere.toml: name one with --catalogue"):
         read_catalogue(tmp_path / "nowhere.toml")
-    with pytest.raises(CatalogueError, match="has no city 'her'; did you mean 'here'"):
+    with pytest.raises(CatalogueError, match="has no city or country 'her'; did you mean 'here'"):
         read_catalogue(written(SMALL)).city("her")
 
 

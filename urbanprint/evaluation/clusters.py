@@ -23,7 +23,8 @@ from urbanprint.evaluation.splits import Split, check_split, iter_splits, make_f
 from urbanprint.evaluation.tasks import Task, task_labels
 from urbanprint.indicators.survey import Jitter
 
-_NO_IMAGES = pd.DataFrame({"image_id": [], "sequence_id": [], "area_id": []}, dtype="str")
+NO_IMAGES = pd.DataFrame({"image_id": [], "sequence_id": [], "area_id": []}, dtype="str")
+"""The images of learners that look at none."""
 
 
 def cluster_folds(
@@ -162,6 +163,15 @@ def listed_split(lists: pd.Series, folds: pd.DataFrame) -> Split:
     )
 
 
+def country_splits(
+    folds: pd.DataFrame, *, buffer_m: float, jitter: Jitter, lists: pd.Series | None = None
+) -> dict[str, list[Split]]:
+    """The splits of every kind of fold there is, and of the fixed `lists` under the name "listed" where given."""
+    kinds = folds["kind"].unique()
+    splits = {kind: list(cluster_splits(folds, kind, buffer_m=buffer_m, jitter=jitter)) for kind in kinds}
+    return splits if lists is None else {**splits, "listed": [listed_split(lists, folds)]}
+
+
 def cross_fit_clusters(
     learner: Learner,
     *,
@@ -179,7 +189,7 @@ def cross_fit_clusters(
     split. `images` as `splits.split_images` takes them, or None for a learner that sees none. `kind` names the rows
     where the split's own kind does not say enough ("ng to et"). Raises `MissingImages` for a cluster not predicted.
     """
-    images = _NO_IMAGES if images is None else images
+    images = NO_IMAGES if images is None else images
     parts = []
     for done, split in enumerate(splits):
         if progress is not None:

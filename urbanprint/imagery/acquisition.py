@@ -18,7 +18,6 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
-from urbanprint.catalogue import Quality
 from urbanprint.errors import BudgetSpent, InputError, MissingImages, SourceError, UrbanprintError
 from urbanprint.imagery.choosing import choose
 from urbanprint.imagery.ledger import TAKEN_DOWN, Ledger
@@ -26,6 +25,7 @@ from urbanprint.imagery.quality import Examined, examine
 from urbanprint.imagery.records import ImageRecord, RejectedImage, Source
 from urbanprint.imagery.searching import Progress, Searches
 from urbanprint.imagery.store import Store
+from urbanprint.settings import Quality
 from urbanprint.sources.http import HttpStatusError
 from urbanprint.sources.limits import ProviderDown
 

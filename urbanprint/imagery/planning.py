@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from urbanprint.catalogue import City
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.store import Store
+from urbanprint.settings import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Plan:
 
 
 def plan_imagery(
-    city: City,
+    city: Place,
     sampled: pd.DataFrame,
     points: pd.DataFrame,
     *,

@@ -1,7 +1,7 @@
 """Which pictures are worth keeping, and which of them say the same thing twice.
 
 Belongs here: judging the bytes of one image, weeding a set of images, and counting what was rejected for what reason in
-which deprivation decile. Every threshold comes from `catalogue.Quality`. Not here: fetching, and what is done with a
+which deprivation decile. Every threshold comes from `settings.Quality`. Not here: fetching, and what is done with a
 rejected image.
 
 A picture is judged at 256 pixels across, about the size a network sees: what is sharp enough there is sharp enough.
@@ -23,8 +23,8 @@ from pyproj import Transformer
 from scipy.fft import dctn
 from scipy.spatial import KDTree
 
-from urbanprint.catalogue import Quality
 from urbanprint.errors import InputError
+from urbanprint.settings import Quality
 from urbanprint.tables import IMAGE_QUALITY
 
 Reason = Literal[
@@ -168,20 +168,18 @@ def weed(images: pd.DataFrame, *, spacing_m: float, distance_bits: int, within_m
     return reasons
 
 
-def rejections(images: pd.DataFrame, areas: pd.DataFrame, *, indicator: str = "imd") -> pd.DataFrame:
+def rejections(images: pd.DataFrame, deciles: pd.Series) -> pd.DataFrame:
     """Count what was kept and what was rejected for which reason, by source and decile (`tables.IMAGE_QUALITY`).
 
-    `images` is the manifest (`tables.IMAGES`), `areas` the areas of the city (`tables.AREAS`). An image in none of them
-    is in the wrong place and has no decile. Images that nobody has looked at yet do not count. `share` is of all images
+    `images` is the manifest (`tables.IMAGES`), `deciles` is indexed by area_id. An image in none of these areas is in
+    the wrong place and has no decile. Images that nobody has looked at yet do not count. `share` is of all images
     counted for that source and decile.
     """
     outcome = images["reason"].where(images["state"] == "rejected")
     outcome = outcome.mask(images["state"] == "fetched", KEPT)
     outcome = outcome.mask(images["area_id"].isna() & (images["state"] != "rejected"), "wrong place")
-    deciles = areas.set_index("area_id")[f"{indicator}_decile"].astype(float)
-    counted = pd.DataFrame(
-        {"reason": outcome, "source": images["source"], "decile": images["area_id"].map(deciles).astype(float)}
-    )[outcome.notna()]
+    decile = images["area_id"].map(deciles.astype(float)).astype(float)
+    counted = pd.DataFrame({"reason": outcome, "source": images["source"], "decile": decile})[outcome.notna()]
     table = (
         counted.value_counts(["source", "decile", "reason"], sort=False, dropna=False).rename("images").reset_index()
     )

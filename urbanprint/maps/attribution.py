@@ -13,9 +13,9 @@ from typing import Final
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from urbanprint.catalogue import Edition
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import Terms
+from urbanprint.settings import Edition, Survey
 
 PAGE: Final = "attribution.html"
 TABLE: Final = "attribution.csv"
@@ -68,7 +68,7 @@ class SourceCredits:
 def attribution_page(
     images: pd.DataFrame,
     *,
-    editions: Iterable[Edition],
+    editions: Iterable[Edition | Survey],
     terms: Mapping[str, Terms],
     folder: Path,
     title: str,
@@ -98,7 +98,7 @@ def attribution_page(
     )  # fmt: skip
     page = templates.get_template("attribution.html.j2").render(
         title=title,
-        editions=tuple(dict.fromkeys(editions)),
+        editions=list({(each.attribution, each.licence): each for each in editions}.values()),
         sources=[_credits(str(name), rows, terms[str(name)], folder=folder) for name, rows in used.groupby("source")],
         images=len(used),
         people=len(used[["source", "creator"]].dropna().drop_duplicates()),

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from urbanprint import __version__
-from urbanprint.catalogue import City
 from urbanprint.evaluation.audit import FORBIDDEN
 from urbanprint.evaluation.scores import difference, verdict
 from urbanprint.explanation.held_out import spread_panel
 from urbanprint.maps.attribution import PAGE
 from urbanprint.maps.report import Attribution, ReportContent
 from urbanprint.maps.style import BASELINES, Estimate
+from urbanprint.settings import City
 from urbanprint.tables import fingerprint
 
 _SHOWN = ("imagewise", "probe")
@@ -72,7 +72,9 @@ def report_content(
         predictions=shown,
         scores=scores,
         coverage=coverage,
-        attributions=_attributions(city, images),
+        attributions=attributions(
+            Attribution("Statistics and boundaries", city.edition.attribution, city.edition.licence), images
+        ),
         provenance={
             "urbanprint": __version__,
             "Catalogue entry": city.key,
@@ -130,9 +132,8 @@ def _verdict(city: City, predictions: pd.DataFrame, scores: pd.DataFrame, folds:
     return verdict(scores, differences, model=model, names=_SPOKEN)
 
 
-def _attributions(city: City, images: pd.DataFrame) -> tuple[Attribution, ...]:
+def attributions(statistics: Attribution, images: pd.DataFrame) -> tuple[Attribution, ...]:
     """Statistics first, then the images of each licence; who took each stands on the page of credits."""
-    statistics = Attribution("Statistics and boundaries", city.edition.attribution, city.edition.licence)
     people = images.groupby("licence")["creator"].nunique().to_dict()
     counts = images["licence"].value_counts().sort_index()
     return (

@@ -229,33 +229,63 @@ def graph_learner(
 
     def learn(split: Split, training: pd.DataFrame, testing: pd.DataFrame) -> pd.DataFrame:
         table = features_for(features, split)
-        wanted, _ = task_labels(labels, split, task=task)
-        trained, validated = inner_split(split, folds, share=VALIDATION_SHARE, seed=config.seed)
-        folder = None if checkpoints is None else checkpoints / f"{split.kind}-{split.fold}"
-        mark = "" if folder is None else _fingerprint(table, positions, training, wanted, task, config, trained)
-        if folder is not None and (folder / CARD_FILE).is_file() and load_card(folder)["data_version"] == mark:
-            model = load_graph(folder, device=config.device)
-        else:
-            model = train_graph(
-                table,
-                positions,
-                training,
-                wanted,
-                train_areas=trained,
-                validation_areas=validated,
-                task=task,
-                config=config,
-                on_epoch=(lambda epoch: on_epoch(split, epoch)) if on_epoch else None,
-            )
-            # The median or scale of the labels comes from all training areas, whether they have images or not.
-            model = replace(model, trained_on=model.trained_on | frozenset(split.train))
-            if folder is not None:
-                model.save(folder, _fold_card(split, mark))
+        model = fit_graph(
+            split,
+            training,
+            table,
+            positions,
+            labels,
+            folds,
+            task=task,
+            config=config,
+            folder=None if checkpoints is None else checkpoints / f"{split.kind}-{split.fold}",
+            on_epoch=on_epoch,
+        )
         if on_model is not None:
             on_model(split, model)
         return model.predict(table, positions, testing)
 
     return learn
+
+
+def fit_graph(
+    split: Split,
+    training: pd.DataFrame,
+    features: pd.DataFrame,
+    positions: pd.DataFrame,
+    labels: pd.DataFrame,
+    folds: pd.DataFrame,
+    *,
+    task: Task,
+    config: GraphConfig,
+    folder: Path | None = None,
+    on_epoch: Callable[[Split, GraphEpoch], None] | None = None,
+) -> GraphModel:
+    """Train on the images of the training clusters of a split; a model in `folder` made of the same is read instead.
+
+    Arguments as of `graph_learner`, `features` past the guard.
+    """
+    wanted, _ = task_labels(labels, split, task=task)
+    trained, validated = inner_split(split, folds, share=VALIDATION_SHARE, seed=config.seed)
+    mark = "" if folder is None else _fingerprint(features, positions, training, wanted, task, config, trained)
+    if folder is not None and (folder / CARD_FILE).is_file() and load_card(folder)["data_version"] == mark:
+        return load_graph(folder, device=config.device)
+    model = train_graph(
+        features,
+        positions,
+        training,
+        wanted,
+        train_areas=trained,
+        validation_areas=validated,
+        task=task,
+        config=config,
+        on_epoch=(lambda epoch: on_epoch(split, epoch)) if on_epoch else None,
+    )
+    # The median or scale of the labels comes from all training areas, whether they have images or not.
+    model = replace(model, trained_on=model.trained_on | frozenset(split.train))
+    if folder is not None:
+        model.save(folder, _fold_card(split, mark))
+    return model
 
 
 def _fingerprint(

@@ -91,6 +91,9 @@ UNPUBLISHED: dict[CountryName, tuple[str, ...]] = {"simland-a": (), "simland-b":
 
 URBAN_SHARE = 0.4
 
+CLUSTERS = 300
+"""Clusters of a country unless another number is asked for: of 110, no learner found what shows in several images."""
+
 
 def leaning(rank: np.ndarray) -> np.ndarray:
     """x = 2 p - 1 at a rank in (0, 1): drawn to -1, 0 and 1, where the slope is 0."""
@@ -149,7 +152,7 @@ class Country:
 
 
 @lru_cache(maxsize=4)
-def build_country(name: CountryName, *, seed: int = 11, clusters: int = 110) -> Country:
+def build_country(name: CountryName, *, seed: int = 11, clusters: int = CLUSTERS) -> Country:
     """Return the country of `name` and `seed`; the same arguments give the same country on every machine.
 
     Its area grows with the number of clusters (at least 12), each with 8 to 40 images.

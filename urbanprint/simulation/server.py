@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from urbanprint.simulation.country import CLUSTERS
 from urbanprint.simulation.faults import TRANSPORT_FAULTS, Answer, Fault, faulty
 from urbanprint.simulation.overhead import Overhead
 from urbanprint.simulation.protocols.arcgis import FeatureService
@@ -69,7 +70,7 @@ class SimulationServer:
         page: int = 100,
         dense_box: int = 30,
         image_width: int = 256,
-        clusters: int = 110,
+        clusters: int = CLUSTERS,
         port: int = 0,
     ) -> None:
         self.town = town or build_town()

@@ -1,13 +1,17 @@
 """Results held against the truth: the best the pictures allow, and whether explanations point at what was planted."""
 
+import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from urbanprint.explanation.faithfulness import energy_share
+from urbanprint.simulation.country import CountryName, build_country
 from urbanprint.simulation.scenes import CLASSES, CUE_CLASSES, render
 from urbanprint.simulation.statistics import ceiling
+from urbanprint.simulation.survey import ceiling as country_ceiling
 from urbanprint.simulation.town import build_town
 
 
@@ -21,6 +25,20 @@ def best_r2(images: pd.DataFrame, *, indicator: str, seed: int) -> float | None:
         return None
     reachable = ceiling(town, images, seed=seed).set_index("indicator")["r2"]
     return float(reachable[indicator])
+
+
+def survey_ceiling(survey: str, images: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the best scores that `images` (image_id, area_id) allow (`survey.ceiling`), of a survey by its address.
+
+    None for a survey that is not the embedded simulation's, or images of other pictures than its own.
+    """
+    asked = re.search(r"/survey/(simland-[ab])(-single)?\.csv$", survey)
+    if asked is None:
+        return None
+    country = build_country(cast(CountryName, asked[1]))
+    if not images["image_id"].isin(country.images["image_id"]).all():
+        return None
+    return country_ceiling(country, images, world="single" if asked[2] else "several")
 
 
 def masks_of(images: pd.DataFrame) -> np.ndarray:

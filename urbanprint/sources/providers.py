@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from urbanprint.catalogue import SIMULATION_SCHEME, Imagery
 from urbanprint.errors import CatalogueError
 from urbanprint.imagery.records import Filters, Source, Terms
+from urbanprint.settings import SIMULATION_SCHEME, Imagery
 from urbanprint.sources import kartaview, mapillary, panoramax, street_view
 from urbanprint.sources.folder import Folder
 from urbanprint.sources.limits import RateLimit

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from urbanprint.areas import join
-from urbanprint.catalogue import Imagery
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.indicators.england import read_file7
 from urbanprint.sampling import sample_points, stratify
+from urbanprint.settings import Imagery
 from urbanprint.simulation.server import SimulationServer
 from urbanprint.simulation.statistics import file7
 from urbanprint.simulation.town import Town, build_town

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from urbanprint import tables
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import SourceError
 from urbanprint.imagery.acquisition import Acquired, acquire
 from urbanprint.imagery.choosing import choose
 from urbanprint.imagery.store import ImageStore
 from urbanprint.sampling import stratify
+from urbanprint.settings import Imagery
 from urbanprint.simulation.faults import Fault
 from urbanprint.simulation.server import SimulationServer
 from urbanprint.simulation.town import Town

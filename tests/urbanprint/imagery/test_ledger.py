@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from urbanprint import tables
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import BudgetSpent, InputError
 from urbanprint.imagery.budget import Purse
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.manifest import write_manifest
 from urbanprint.imagery.records import UNWANTED, ImageRecord
+from urbanprint.settings import Imagery
 from urbanprint.sources.providers import terms_of
 
 TERMS = terms_of(Imagery(key="m", provider="mapillary"))

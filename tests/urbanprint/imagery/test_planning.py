@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from urbanprint.catalogue import City, read_catalogue
+from urbanprint.catalogue import read_catalogue
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.planning import plan_imagery
 from urbanprint.imagery.records import ImageRecord, Terms
 from urbanprint.imagery.store import ImageStore
+from urbanprint.settings import City
 
 TERMS = Terms(licence="x", attribution="x", page=None, may_store=True, may_train=True, may_show=True)
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 from pyproj import Geod
 
-from urbanprint.catalogue import Quality
 from urbanprint.errors import InputError
 from urbanprint.imagery.quality import (
     KEPT,
@@ -26,6 +25,7 @@ from urbanprint.imagery.quality import (
     rejections,
     weed,
 )
+from urbanprint.settings import Quality
 from urbanprint.simulation.scenes import jpeg, render
 from urbanprint.simulation.town import Town
 
@@ -318,7 +318,7 @@ def test_rejections_are_counted_by_reason_source_and_decile() -> None:
         ("m", None, "rejected", "wrong place"), ("m", "rich", "found", None), ("m", "rich", "failed", "HTTP 500"),
     ]  # fmt: skip
     images = pd.DataFrame(rows, columns=["source", "area_id", "state", "reason"])
-    table = rejections(images, areas)
+    table = rejections(images, areas.set_index("area_id")["imd_decile"])
     counted = {(row.source, row.decile, row.reason): (row.images, row.share) for row in table.fillna(0).itertuples()}
     assert counted == {
         ("m", 1.0, KEPT): (1, pytest.approx(1 / 3)),
@@ -327,4 +327,4 @@ def test_rejections_are_counted_by_reason_source_and_decile() -> None:
         ("m", 0.0, "wrong place"): (2, 1.0),
         ("k", 1.0, "too dark"): (1, 1.0),
     }
-    assert rejections(images.iloc[:0], areas).empty
+    assert rejections(images.iloc[:0], areas.set_index("area_id")["imd_decile"]).empty

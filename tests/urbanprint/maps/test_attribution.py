@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from urbanprint.catalogue import Edition
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import Terms
 from urbanprint.maps.attribution import attribution_page
+from urbanprint.settings import Edition
 
 HOSTILE = "<script>alert(1)</script>"
 EDITION = Edition(

@@ -79,7 +79,7 @@ def test_the_same_arguments_build_the_same_country(country: Country) -> None:
 def test_a_country_has_regions_cities_and_the_extent_of_a_country(country: Country) -> None:
     clusters = country.clusters
     assert clusters["area_id"].is_unique
-    assert len(clusters) == 110
+    assert len(clusters) == 300
     assert clusters["region"].value_counts().between(4, 40).all()
     assert clusters["region"].nunique() == 6
     assert clusters["urban"].mean() == pytest.approx(0.4, abs=0.01)

@@ -9,9 +9,9 @@ import pytest
 import shapely
 from PIL import Image
 
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage
+from urbanprint.settings import Imagery
 from urbanprint.sources.folder import Folder, exif_position
 from urbanprint.sources.providers import terms_of
 

@@ -14,9 +14,9 @@ import pytest
 import requests
 import shapely
 
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import InputError, MissingSecret, SourceError
 from urbanprint.imagery.records import Filters, ImageRecord, RejectedImage
+from urbanprint.settings import Imagery
 from urbanprint.simulation.faults import Answer, Fault
 from urbanprint.simulation.server import SimulationServer
 from urbanprint.simulation.town import Town, build_town

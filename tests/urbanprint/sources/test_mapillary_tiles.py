@@ -17,9 +17,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import MissingSecret, SourceError
 from urbanprint.imagery.records import Filters
+from urbanprint.settings import Imagery
 from urbanprint.simulation.faults import Answer, Fault
 from urbanprint.simulation.server import SimulationServer
 from urbanprint.simulation.town import Town, build_town

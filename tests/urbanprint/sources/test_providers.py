@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from urbanprint.catalogue import Imagery
 from urbanprint.errors import CatalogueError, MissingSecret
+from urbanprint.settings import Imagery
 from urbanprint.sources.providers import filters_of, key_variable, secret_variable, source_of, terms_of
 
 
