@@ -5,10 +5,13 @@ READY := .venv/.ready
 export DAGSTER_HOME := $(CURDIR)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test lint types bench campaign replicate ui requirements clean
+.PHONY: demo livelihood test lint types bench campaign replicate ui requirements clean
 
 demo: $(READY)  ## run the embedded simulated city from statistics to map and report
 	$(BIN)/urbanprint demo
+
+livelihood: $(READY)  ## all learners on the simulated countries, and the full table (about an hour on two cores)
+	$(BIN)/urbanprint run simland-a simland-b simland-a-single
 
 # One thread each: two workers share the cores, and threads that wait for each other burn them.
 test: $(READY)  ## run the tests
@@ -24,6 +27,10 @@ types: $(READY)
 bench: $(READY)  ## figures, each beside what it is compared with, in one run
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.acquisition
+	$(BIN)/python -m benchmarks.graph_layers
+	$(BIN)/python -m benchmarks.feature_extraction
+	$(BIN)/python -m benchmarks.cluster_features
+	$(BIN)/python -m benchmarks.world_grid
 
 campaign: $(READY)  ## 14 kinds of fault over 2,500 images: nothing lost, nothing fetched twice (5 minutes)
 	$(BIN)/python -m benchmarks.campaign

@@ -11,7 +11,7 @@ from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.surveys import study_of
-from resources.tracking import Tracking
+from resources.tracking import PANEL_TAG, Tracking
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -125,9 +125,11 @@ def image_importance(
         images.append(graph_importance.image_importance(model, features, positions, shown, indicator=indicator))
         edges.append(graph_importance.edge_importance(model, features, positions, shown, indicator=indicator, most=10))
     table = pd.concat([*images, *edges], ignore_index=True).assign(indicator=indicator)
-    pictures = {}
+    pictures: dict[str, bytes] = {}
+    in_panel: list[str] = []
     if terms_of(country.imagery).may_show:
         first = images[0][images[0]["area_id"] == images[0]["area_id"].iloc[0]]
+        in_panel = first["image_id"].tolist()
         paths = study.images.set_index("image_id")["path"]
         pictures["panel"] = image_panel(
             first,
@@ -136,9 +138,8 @@ def image_importance(
             unit=indicator,
         )
         _keep(workspace, country.key, {"image_panel": pictures["panel"]})
-    return described(
-        table, pictures=pictures, explained=f"{indicator}, {len(images)} folds, {_EXPLAINED} clusters each"
-    )
+    explained = f"{indicator}, {len(images)} folds, {_EXPLAINED} clusters each"
+    return described(table, {PANEL_TAG: " ".join(in_panel)}, pictures=pictures, explained=explained)
 
 
 @dg.asset(**_GROUP, kinds={"torch", "parquet"}, code_version="1", deps=["graph_model"])

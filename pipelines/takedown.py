@@ -17,6 +17,9 @@ from resources.tracking import PANEL_TAG, Tracking
 from resources.workspace import Workspace
 from urbanprint.errors import InputError
 
+_WITH_PANELS = ("gradcam_maps", "image_importance")
+"""Assets whose metadata hold a panel of images."""
+
 
 @dataclass
 class Removed:
@@ -66,19 +69,24 @@ def take_down(image_id: str, *, workspace: Workspace, tracking: Tracking, instan
 
 
 def _remove_files(workspace: Workspace, city: str, sha256: str) -> list[Path]:
-    """Features, small pictures, and the pages and figures that could show or credit the image."""
+    """Features, what was seen in it, small pictures, and the pages and figures that could show or credit the image."""
+    from urbanprint.scenes.kept import forget
+
     report = workspace.report(city)
     files = [
         *workspace.features.glob(f"*/{sha256[:2]}/{sha256}.npy"),
         report / "thumbnails" / f"{sha256}.jpg",
         report / "gradcam" / f"{sha256}.jpg",
         report / "figures" / "gradcam.png",
+        *(report / "figures").glob("panels-*.png"),
+        *(workspace.report("livelihood") / "figures").glob("panels-*.png"),
+        workspace.models(city) / "figures" / "image_panel.png",
         *(report / name for name in ("map.html", "attribution.html", "attribution.csv")),
     ]
     there = [file for file in files if file.is_file()]
     for file in there:
         file.unlink()
-    return there
+    return [*there, *forget(workspace.parsed, sha256)]
 
 
 def _remove_maps(path: Path, image_ids: set[str]) -> None:
@@ -97,14 +105,14 @@ def _remove_maps(path: Path, image_ids: set[str]) -> None:
 
 def _remove_runs(instance: dg.DagsterInstance, image_id: str) -> list[str]:
     """Delete the runs whose events hold a panel with the image: an event cannot be changed, only go with its run."""
-    explained = dg.AssetKey("gradcam_maps")
-    showing: dict[str, str | None] = {}
-    for record in instance.fetch_materializations(explained, limit=10_000).records:
-        made = record.asset_materialization
-        shown = made.metadata.get(PANEL_TAG) if made else None
-        if made and shown is not None and image_id in str(shown.value).split():
-            showing[record.run_id] = made.partition
-    for run_id, partition in showing.items():
+    showing: dict[str, tuple[dg.AssetKey, str | None]] = {}
+    for explained in map(dg.AssetKey, _WITH_PANELS):
+        for record in instance.fetch_materializations(explained, limit=10_000).records:
+            made = record.asset_materialization
+            shown = made.metadata.get(PANEL_TAG) if made else None
+            if made and shown is not None and image_id in str(shown.value).split():
+                showing[record.run_id] = (explained, made.partition)
+    for run_id, (explained, partition) in showing.items():
         instance.delete_run(run_id)
         # Dagster keeps the last event of an asset a second time: it is replaced by one that says what happened.
         instance.report_runless_asset_event(

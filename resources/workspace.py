@@ -50,9 +50,14 @@ class Workspace(dg.ConfigurableResource):
         """Vectors of images whose pixels may not be kept, by content hash."""
         return self._folder("features")
 
+    @property
+    def parsed(self) -> Path:
+        """What parsers have seen in pictures, a folder a parser."""
+        return self._folder("scenes")
+
     def scenes(self, parser: str) -> Path:
         """What a parser has seen in pictures, by content hash, shared by all places."""
-        return self._folder("scenes") / re.sub(r"[^a-z0-9]+", "-", parser.lower()).strip("-")
+        return self.parsed / re.sub(r"[^a-z0-9]+", "-", parser.lower()).strip("-")
 
     @property
     def limits(self) -> Path:

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from pipelines.takedown import take_down
@@ -71,6 +72,34 @@ def test_copies_under_other_names_in_other_cities_go_too_and_no_later_city_fetch
         later.record_search("A", "all", source="mapillary", terms=TERMS, found=[(record, "A")])
         assert state(later, "1") == "rejected"
         assert later.is_taken_down(store.write(b"the same"))
+
+
+def test_what_was_seen_in_it_and_the_panels_that_show_it_go_too(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    store = ImageStore(workspace.images)
+    with closing(Ledger(workspace.ledger("kenya"))) as kenya:
+        fetch(kenya, store, "1", b"a street")
+        sha256 = store.write(b"a street")
+    seen = pd.DataFrame({"image_id": [sha256, "another"], "class": ["car", "car"], "count": [1.0, 2.0]})
+    part = workspace.scenes("facebook/mask2former") / "part.parquet"
+    panels = [workspace.report(name) / "figures" / "panels-1.png" for name in ("kenya", "livelihood")]
+    for path in (part, *panels):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    seen.to_parquet(part)
+    shown = dg.AssetMaterialization("image_importance", partition="kenya", metadata={"images_in_panel": "0 1"})
+    instance.report_runless_asset_event(shown)
+
+    take_down("1", workspace=workspace, tracking=NothingLogged(workspace=workspace), instance=instance)
+
+    assert not any(path.exists() for path in (part, *panels))
+    (left,) = part.parent.glob("*.parquet")
+    assert pd.read_parquet(left)["image_id"].tolist() == ["another"]
+    last = instance.get_latest_materialization_event(dg.AssetKey("image_importance"))
+    assert last is not None
+    assert last.asset_materialization is not None
+    assert "images_in_panel" not in last.asset_materialization.metadata
 
 
 def test_an_image_nobody_knows_is_said_so(workspace: Workspace, instance: dg.DagsterInstance) -> None:

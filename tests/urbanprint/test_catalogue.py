@@ -197,3 +197,75 @@ def test_what_is_no_table_is_refused(written, text: str, message: str) -> None:
 def test_a_folder_is_no_catalogue(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="there is no catalogue at"):
         read_catalogue(tmp_path)
+
+
+COUNTRY = """
+[imagery.photographs]
+provider = "mapillary"
+
+[countries.there]
+name = "There"
+imagery = "photographs"
+
+[countries.there.survey]
+table = "there.csv"
+licence = "CC0 1.0"
+attribution = "nobody"
+columns = {poverty = "asset_index"}
+"""
+
+
+def test_a_country_is_read_with_the_defaults_of_countries(written) -> None:
+    text = COUNTRY + "\n[defaults.countries.graph]\nepochs = 7\n[defaults.sample]\nviews = 2\n"
+    catalogue = read_catalogue(written(text))
+    country = catalogue.country("there")
+    assert (country.sample.areas, country.sample.views) == ("all", 200), "the defaults of cities are not a country's"
+    assert (country.evaluation.block_m, country.evaluation.buffer_m) == (100_000, 20_000)
+    assert country.training.backbone == "resnet34"
+    assert country.graph.epochs == 7
+    assert country.survey.columns == {"poverty": "asset_index"}
+    assert Path(country.survey.table).parent == catalogue.path.parent
+    assert list(catalogue.places) == ["there"]
+
+
+def test_a_table_that_is_like_another_takes_what_it_does_not_say(written) -> None:
+    text = COUNTRY + '\n[countries.here]\nlike = "there"\nsurvey.table = "here.csv"\nevaluation.folds = 3\n'
+    catalogue = read_catalogue(written(text))
+    there, here = catalogue.country("there"), catalogue.country("here")
+    assert (here.name, here.survey.licence, here.evaluation.folds) == ("There", "CC0 1.0", 3)
+    assert Path(here.survey.table).name == "here.csv"
+    assert (Path(there.survey.table).name, there.evaluation.folds) == ("there.csv", 5)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ('[countries.here]\nlike = "ther"', r"\[countries.here\] like: unknown 'ther'; did you mean 'there'"),
+        ("[countries.there.graph]\nepoch = 3", "unknown key 'epoch'; did you mean 'epochs'"),
+        ('[countries.there.scenes]\nfeatures_are = "names"', "expected one of 'identifiers', 'counts', found 'names'"),
+        ("[countries.there.evaluation]\nblock_m = 500", "evaluation.block_m: expected at least the 10000 m"),
+        ("[defaults.countries.grap]\nepochs = 3", r"unknown table \[defaults.countries.grap\]; did you mean 'graph'"),
+        ("[defaults.graph]\nepochs = 3", r"unknown table \[defaults.graph\]"),
+    ],
+)
+def test_mistakes_about_a_country_are_one_sentence(written, more: str, sentence: str) -> None:
+    with pytest.raises(CatalogueError, match=sentence):
+        read_catalogue(written(f"{COUNTRY}\n{more}\n"))
+
+
+def test_a_survey_names_both_fixed_lists_or_none(written) -> None:
+    text = COUNTRY.replace('licence = "CC0', 'train_list = "train.txt"\nlicence = "CC0')
+    with pytest.raises(CatalogueError, match=r"validation_list: expected given together with train_list"):
+        read_catalogue(written(text))
+
+
+def test_a_city_is_no_country_and_a_country_no_city(written) -> None:
+    catalogue = read_catalogue(written(SMALL + COUNTRY.replace("photographs", "elsewhere")))
+    with pytest.raises(CatalogueError, match="there is a country of survey clusters, and this is for cities"):
+        catalogue.city("there")
+    with pytest.raises(CatalogueError, match="here is a city, and this is for countries of survey clusters"):
+        catalogue.country("here")
+    with pytest.raises(CatalogueError, match="'here' is both a city and a country"):
+        read_catalogue(
+            written(SMALL + COUNTRY.replace("photographs", "elsewhere").replace("countries.there", "countries.here"))
+        )

@@ -1,0 +1,131 @@
+"""The whole way of two countries through the command line: survey, images, every learner, table, report, MLflow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from urbanprint import tables
+from urbanprint.maps.livelihood_table import LEARNERS
+from urbanprint.models.card import load_model
+from urbanprint.vocabulary import FOLD_KINDS, TASKS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COUNTRIES = ("simland-a", "simland-b")
+
+
+def urbanprint(*arguments: str, home: Path) -> subprocess.CompletedProcess:
+    (home / "dagster").mkdir(parents=True, exist_ok=True)
+    (home / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    catalogue = str(ROOT / "tests/catalogues/countries.toml")
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "--catalogue", catalogue, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "URBANPRINT_HOME": str(home / "data"),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("countries")
+
+
+@pytest.fixture(scope="module")
+def ran(home: Path) -> subprocess.CompletedProcess:
+    ran = urbanprint("run", *COUNTRIES, home=home)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+def table(home: Path, asset: str, country: str) -> pd.DataFrame:
+    return pd.read_parquet(home / "data" / "tables" / asset / f"{country}.parquet")
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("country", COUNTRIES)
+def test_every_learner_is_scored_for_both_tasks_under_every_kind_of_fold(home: Path, country: str) -> None:
+    scores = tables.CLUSTER_SCORES.validate(table(home, "cluster_scorecard", country))
+    indicators = {"simland-a": {"poverty", "population", "bmi"}, "simland-b": {"poverty", "population"}}[country]
+    wanted = {
+        (model, kind, indicator, task)
+        for model in set(LEARNERS) - {"country"}
+        for kind in FOLD_KINDS
+        for indicator in indicators
+        for task in TASKS
+    }
+    assert set(scores[["model", "kind", "indicator", "task"]].itertuples(index=False, name=None)) == wanted
+
+
+def test_the_table_is_printed_and_written_with_what_the_countries_teach_each_other(
+    ran: subprocess.CompletedProcess, home: Path
+) -> None:
+    written = (home / "data" / "reports" / "livelihood" / "table.md").read_text(encoding="utf-8")
+    for text in (ran.stdout, written):
+        for words in ("image-wise network", "graph: both, random edges", "simland-b to simland-a", "best reachable"):
+            assert words in text
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_reports_stand_alone_and_escape_what_they_were_given(home: Path) -> None:
+    for name in (*COUNTRIES, "livelihood"):
+        folder = home / "data" / "reports" / name
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        assert "<b>surroundings</b>" not in page
+        assert "60 evaluations" in page or name in COUNTRIES[:1]  # measured once the first country had been built
+        assert all(path.stat().st_size > 5_000 for path in (folder / "figures").glob("*.png"))
+    assert (home / "data" / "reports" / "simland-a" / "attribution.html").is_file()
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_every_learner_is_a_run_and_the_models_are_released(home: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home}/data/mlflow/mlflow.db")
+    for country in COUNTRIES:
+        experiment = client.get_experiment_by_name(country)
+        runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        learners = {"cluster baselines", "image-wise", "cluster-wise", "graph"}
+        assert set(runs) == learners | {"scorecard", "feature importance"}
+        assert all(run.info.status == "FINISHED" for run in runs.values())
+        assert "graph_both/r2_block_poverty" in runs["graph"].data.metrics
+        for name in ("imagewise", "graph"):
+            released = client.get_model_version_by_alias(f"{country}-{name}", "current")
+            folder = Path(
+                client.get_model_version_download_uri(f"{country}-{name}", released.version).removeprefix("file://")
+            )
+            _, card = load_model(folder)
+            assert {row["kind"] for row in card["scores"]} == set(FOLD_KINDS)
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_second_run_parses_trains_and_fetches_nothing_again(home: Path) -> None:
+    kept = [
+        path
+        for part in ("images", "scenes", "models/simland-a/checkpoints", "models/simland-a/graph/graph_both")
+        for path in (home / "data" / part).rglob("*")
+        if path.is_file()
+    ]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    scores = table(home, "cluster_scorecard", "simland-a")
+    again = urbanprint("run", "simland-a", home=home)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    pd.testing.assert_frame_equal(table(home, "cluster_scorecard", "simland-a"), scores)
+
+
+def test_a_city_step_asked_of_a_country_is_one_sentence(home: Path) -> None:
+    missing = urbanprint("run", "simland-c", home=home)
+    assert missing.returncode == 1
+    assert "has no city or country 'simland-c'; did you mean 'simland-b'?" in missing.stderr
+    assert "Traceback" not in missing.stderr
