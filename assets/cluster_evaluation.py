@@ -10,7 +10,7 @@ from assets.cluster_models import graph_config
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.surveys import jitter_of, study_of
+from resources.surveys import Surveys, jitter_of
 from resources.tracking import Tracking
 from resources.workspace import Workspace
 
@@ -108,7 +108,7 @@ def selection_optimism() -> dg.Output[pd.DataFrame]:
     deps=["survey_clusters", "cluster_folds", "street_images", "scene_parses", "image_embeddings"],
 )
 def transfer_matrix(
-    context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace, tracking: Tracking
+    context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace, surveys: Surveys, tracking: Tracking
 ) -> dg.Output[pd.DataFrame]:
     """Train on one country and test on another; add half or all of another to the training parts of one.
 
@@ -129,7 +129,7 @@ def transfer_matrix(
     with tracking.run("transfer", "transfer", tags={"dagster_run": context.run_id}) as run, Printed() as bar:
         for here, there in pairs:
             context.log.info(f"{there.name} to {here.name}")
-            parts.append(_transferred(here, there, workspace, progress=bar).assign(country=here.key))
+            parts.append(_transferred(here, there, workspace, surveys, progress=bar).assign(country=here.key))
         columns = [*CLUSTER_SCORES.columns, "country"]
         scores = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns).astype("str")
         run.file("transfer.csv", scores.to_csv(index=False))
@@ -137,7 +137,12 @@ def transfer_matrix(
 
 
 def _transferred(
-    here: "Country", there: "Country", workspace: Workspace, *, progress: "Callable[[str, int, int], None]"
+    here: "Country",
+    there: "Country",
+    workspace: Workspace,
+    surveys: Surveys,
+    *,
+    progress: "Callable[[str, int, int], None]",
 ) -> pd.DataFrame:
     """Scores (`tables.CLUSTER_SCORES`) in `here` of learners that were given clusters of `there`."""
     from functools import partial
@@ -153,7 +158,7 @@ def _transferred(
     both = [here.key, there.key]
     plan = here.evaluation
     study = transfer_study(
-        *(_built(country, workspace) for country in (here, there)),
+        *(_built(country, workspace, surveys) for country in (here, there)),
         folds=plan.folds,
         block_m=plan.block_m,
         buffer_m=plan.buffer_m,
@@ -190,12 +195,10 @@ def _transferred(
     return study.scores(predictions, seed=plan.seed)
 
 
-def _built(country: "Country", workspace: Workspace) -> "ClusterStudy":
+def _built(country: "Country", workspace: Workspace, surveys: Surveys) -> "ClusterStudy":
     """The study of a country from the tables it has made, its clusters under the key of the country."""
     clusters, folds, images = (
         workspace.read_table(asset, partition=country.key)
         for asset in ("survey_clusters", "cluster_folds", "street_images")
     )
-    return study_of(
-        country, clusters=clusters.assign(country=country.key), folds=folds, street_images=images, workspace=workspace
-    )
+    return surveys.study(country, clusters.assign(country=country.key), folds, images)

@@ -10,7 +10,7 @@ from assets.cluster_models import image_features
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.surveys import study_of
+from resources.surveys import Surveys
 from resources.tracking import PANEL_TAG, Tracking
 from resources.workspace import Workspace
 
@@ -36,6 +36,7 @@ def feature_importance(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
+    surveys: Surveys,
     tracking: Tracking,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
@@ -52,13 +53,7 @@ def feature_importance(
     from urbanprint.vocabulary import LIVELIHOODS
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     counting = partial(cluster_counts, scene_parses)
     seed = country.training.seed
     fitted = fold_models(
@@ -91,6 +86,7 @@ def image_importance(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
+    surveys: Surveys,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
     image_embeddings: pd.DataFrame,
@@ -104,13 +100,7 @@ def image_importance(
     from urbanprint.sources.providers import terms_of
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     models = workspace.models(country.key)
     features_of = image_features(country, study, image_embeddings, models / "checkpoints", "regression")
     positions = study.images.set_index("image_id")[["longitude", "latitude"]]
@@ -147,6 +137,7 @@ def image_curves(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
+    surveys: Surveys,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
     scene_parses: pd.DataFrame,
@@ -165,13 +156,7 @@ def image_curves(
     from urbanprint.scenes.clusters import cluster_counts
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     models, seed = workspace.models(country.key), country.training.seed
     counting = partial(cluster_counts, scene_parses)
     positions = study.images.set_index("image_id")[["longitude", "latitude"]]

@@ -13,9 +13,8 @@ import pandas as pd
 
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
-from resources.addresses import Addresses
 from resources.cities import Cities
-from resources.surveys import fixed_lists, study_of
+from resources.surveys import Surveys
 from resources.tracking import TrackedRun, Tracking
 from resources.workspace import Workspace
 
@@ -39,8 +38,7 @@ HANDED_OUT = "graph_both"
 def cluster_baselines(
     context: dg.AssetExecutionContext,
     cities: Cities,
-    workspace: Workspace,
-    addresses: Addresses,
+    surveys: Surveys,
     tracking: Tracking,
     survey_clusters: pd.DataFrame,
     cluster_folds: pd.DataFrame,
@@ -50,13 +48,7 @@ def cluster_baselines(
     from urbanprint.progress import Printed
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        lists=fixed_lists(country, addresses=addresses, workspace=workspace),
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds)
     seed = country.evaluation.seed
     names = [name for name in baselines.cluster_baselines(study.clusters) if name != "country"]  # of one: the prior
 
@@ -75,8 +67,7 @@ def cluster_baselines(
 def clusterwise_model(
     context: dg.AssetExecutionContext,
     cities: Cities,
-    workspace: Workspace,
-    addresses: Addresses,
+    surveys: Surveys,
     tracking: Tracking,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
@@ -91,14 +82,7 @@ def clusterwise_model(
     from urbanprint.scenes.clusters import cluster_counts
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        lists=fixed_lists(country, addresses=addresses, workspace=workspace),
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     tried: list[pd.DataFrame] = []
 
     def keep(split: "Split", model: "ClusterwiseModel") -> None:
@@ -145,7 +129,7 @@ def cluster_imagewise_model(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
-    addresses: Addresses,
+    surveys: Surveys,
     tracking: Tracking,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
@@ -159,14 +143,7 @@ def cluster_imagewise_model(
 
     country = cities.country(context.partition_key)
     require_training(country.imagery)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        lists=fixed_lists(country, addresses=addresses, workspace=workspace),
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     models, config = workspace.models(country.key), imagewise_config(country)
     of_images: list[pd.DataFrame] = []
     with tracking.run(country.key, "image-wise", tags={"dagster_run": context.run_id}) as run, Printed() as bar:
@@ -210,7 +187,7 @@ def graph_model(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
-    addresses: Addresses,
+    surveys: Surveys,
     tracking: Tracking,
     survey_clusters: pd.DataFrame,
     street_images: pd.DataFrame,
@@ -227,14 +204,7 @@ def graph_model(
     from urbanprint.scenes.clusters import image_counts
 
     country = cities.country(context.partition_key)
-    study = study_of(
-        country,
-        clusters=survey_clusters,
-        folds=cluster_folds,
-        street_images=street_images,
-        lists=fixed_lists(country, addresses=addresses, workspace=workspace),
-        workspace=workspace,
-    )
+    study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     models = workspace.models(country.key)
     objects = image_counts(scene_parses, study.images).fillna(0.0)
     positions = study.images.set_index("image_id")[["longitude", "latitude"]]

@@ -11,9 +11,8 @@ import pandas as pd
 
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
-from resources.addresses import Addresses
 from resources.cities import Cities
-from resources.surveys import fetched, jitter_of
+from resources.surveys import Surveys, jitter_of
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -24,9 +23,7 @@ _OWN: dict[str, Any] = {"owners": OWNERS, "partitions_def": CITIES}
 
 
 @dg.asset(**_OWN, group_name="sources", kinds={"csv", "parquet"}, code_version="1")
-def survey_clusters(
-    context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace, addresses: Addresses
-) -> dg.Output[pd.DataFrame]:
+def survey_clusters(context: dg.AssetExecutionContext, cities: Cities, surveys: Surveys) -> dg.Output[pd.DataFrame]:
     """The clusters of a country's household survey: position as published, urban or rural, weight, indicators."""
     from urbanprint.indicators.survey import read_clusters
     from urbanprint.maps.livelihood_figures import cluster_map
@@ -34,7 +31,7 @@ def survey_clusters(
 
     country = cities.country(context.partition_key)
     survey = country.survey
-    path = fetched(survey.table, addresses=addresses, workspace=workspace)
+    path = surveys.path(survey.table)
     clusters = read_clusters(path, columns=survey.columns, id_columns=survey.id_columns, country=survey.country)
     known = {f"clusters with {name}": int(clusters[name].notna().sum()) for name in LIVELIHOODS}
     shown = next(name for name in LIVELIHOODS if clusters[name].notna().any())
@@ -53,7 +50,7 @@ def scene_parses(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
-    addresses: Addresses,
+    surveys: Surveys,
     street_images: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
     """What is seen in each image: share of pixels, objects and confidence by class. No picture is parsed twice."""
@@ -66,7 +63,7 @@ def scene_parses(
     scenes = country.scenes
     images = street_images[street_images["state"] == "fetched"]
     if scenes.detections is not None:
-        path = fetched(scenes.detections, addresses=addresses, workspace=workspace)
+        path = surveys.path(scenes.detections)
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
         found = detected_scenes(table, features_are=scenes.features_are)
         found = found[found["image_id"].isin(images["image_id"])].reset_index(drop=True)

@@ -30,6 +30,7 @@ from pipelines import automation, jobs
 from resources.addresses import Addresses
 from resources.cities import Cities
 from resources.imagery import ImagerySources
+from resources.surveys import Surveys
 from resources.tables import Tables
 from resources.tracking import Tracking
 from resources.workspace import Workspace, default_home
@@ -70,6 +71,7 @@ def build_resources(*, home: Path | None = None, catalogue: Path | None = None) 
         "cities": Cities(path=str(catalogue) if catalogue else None),
         "addresses": addresses,
         "imagery_sources": ImagerySources(addresses=addresses, workspace=workspace),
+        "surveys": Surveys(addresses=addresses, workspace=workspace),
         "tracking": Tracking(workspace=workspace),
         "io_manager": Tables(workspace=workspace),
     }

@@ -1,6 +1,8 @@
-"""Surveys of the catalogue: settings and tables in, the library's own records out."""
+"""Surveys of the catalogue as a resource: settings and tables in, the library's own records out."""
 
 from typing import TYPE_CHECKING
+
+import dagster as dg
 
 from resources.addresses import Addresses
 from resources.workspace import Workspace
@@ -22,49 +24,47 @@ def jitter_of(survey: Survey) -> "Jitter":
     return Jitter(urban_m=survey.urban_m, rural_m=survey.rural_m)
 
 
-def fetched(address: str, *, addresses: Addresses, workspace: Workspace) -> "Path":
-    """Return the local path of a file of a survey, asked for again only if it has changed."""
-    from urbanprint.sources.open_data import fetch
+class Surveys(dg.ConfigurableResource):
+    """Fetches the files of surveys and makes studies of their clusters."""
 
-    return fetch(addresses.resolve(address), folder=workspace.downloads).path
+    addresses: dg.ResourceDependency[Addresses]
+    workspace: dg.ResourceDependency[Workspace]
 
+    def path(self, address: str) -> "Path":
+        """Return the local path of a file of a survey, asked for again only if it has changed."""
+        from urbanprint.sources.open_data import fetch
 
-def fixed_lists(country: Country, *, addresses: Addresses, workspace: Workspace) -> "pd.Series | None":
-    """Return the fixed train and validation lists of the country (`survey.read_lists`), None where there are none."""
-    from urbanprint.indicators.survey import read_lists
+        return fetch(self.addresses.resolve(address), folder=self.workspace.downloads).path
 
-    survey = country.survey
-    if survey.train_list is None or survey.validation_list is None:
-        return None
-    return read_lists(
-        fetched(survey.train_list, addresses=addresses, workspace=workspace),
-        fetched(survey.validation_list, addresses=addresses, workspace=workspace),
-    )
+    def study(
+        self,
+        country: Country,
+        clusters: "pd.DataFrame",
+        folds: "pd.DataFrame",
+        street_images: "pd.DataFrame | None" = None,
+    ) -> "ClusterStudy":
+        """Return the study of a country; its images, those that were fetched, have the `path` of their pixels."""
+        from urbanprint.evaluation.study import make_study
+        from urbanprint.imagery.store import ImageStore
 
+        images = None
+        if street_images is not None:
+            store = ImageStore(self.workspace.images)
+            images = street_images[(street_images["state"] == "fetched") & street_images["area_id"].notna()]
+            images = images.assign(path=[str(store.path(sha256)) for sha256 in images["sha256"]])
+        return make_study(
+            clusters,
+            folds,
+            buffer_m=country.evaluation.buffer_m,
+            jitter=jitter_of(country.survey),
+            lists=self._lists(country.survey),
+            images=images,
+        )
 
-def study_of(
-    country: Country,
-    *,
-    clusters: "pd.DataFrame",
-    folds: "pd.DataFrame",
-    street_images: "pd.DataFrame | None" = None,
-    lists: "pd.Series | None" = None,
-    workspace: Workspace,
-) -> "ClusterStudy":
-    """Return the study of a country; its images, those that were fetched, have the `path` of their pixels."""
-    from urbanprint.evaluation.study import make_study
-    from urbanprint.imagery.store import ImageStore
+    def _lists(self, survey: Survey) -> "pd.Series | None":
+        """The fixed train and validation lists (`survey.read_lists`), None where there are none."""
+        from urbanprint.indicators.survey import read_lists
 
-    images = None
-    if street_images is not None:
-        store = ImageStore(workspace.images)
-        images = street_images[(street_images["state"] == "fetched") & street_images["area_id"].notna()]
-        images = images.assign(path=[str(store.path(sha256)) for sha256 in images["sha256"]])
-    return make_study(
-        clusters,
-        folds,
-        buffer_m=country.evaluation.buffer_m,
-        jitter=jitter_of(country.survey),
-        lists=lists,
-        images=images,
-    )
+        if survey.train_list is None or survey.validation_list is None:
+            return None
+        return read_lists(self.path(survey.train_list), self.path(survey.validation_list))
