@@ -190,7 +190,7 @@ def image_curves(
 
 def _votes(image_predictions: pd.DataFrame, split: "Split", task: "Task") -> "Predict":
     """The image-wise network of a fold, by what it has said of each image."""
-    from urbanprint.models.imagewise_clusters import pool_images
+    from urbanprint.evaluation.image_votes import pool_images
 
     of_fold = (image_predictions["kind"] == split.kind) & (image_predictions["fold"] == split.fold)
     own = image_predictions[of_fold & (image_predictions["task"] == task)]

@@ -136,8 +136,9 @@ def cluster_imagewise_model(
     cluster_folds: pd.DataFrame,
 ) -> Iterator[dg.Output]:
     """Every image learns a copy of its cluster's label; the network starts anew in every fold."""
+    from urbanprint.evaluation.image_votes import image_scores
     from urbanprint.evaluation.tasks import Task
-    from urbanprint.models.imagewise_clusters import fit_images, image_scores, imagewise_cluster_learner
+    from urbanprint.models.imagewise_clusters import fit_images, imagewise_cluster_learner
     from urbanprint.progress import Printed
     from urbanprint.sources.providers import require_training
 

@@ -10,12 +10,12 @@ from typing import get_args
 
 import pandas as pd
 
+from urbanprint.evaluation.image_votes import image_scores
 from urbanprint.evaluation.tasks import Task
 from urbanprint.maps.content import attributions
 from urbanprint.maps.livelihood_report import Importance, LivelihoodContent
 from urbanprint.maps.livelihood_verdict import verdict
 from urbanprint.maps.report import Attribution
-from urbanprint.models.imagewise_clusters import image_scores
 from urbanprint.settings import Country
 from urbanprint.vocabulary import LIVELIHOODS
 

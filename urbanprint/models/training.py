@@ -1,5 +1,7 @@
 """The training loop of the image-wise model: sampling, augmentation, loss, schedule, early stopping, checkpoints.
 
+What is public here beside `train` serves the other models' loops too.
+
 Every random draw of an epoch comes from (seed, epoch), and the learning rate is a function of the step alone, so a
 killed training that starts again from its checkpoint continues exactly and, on a CPU, ends with the same weights.
 """
@@ -31,8 +33,10 @@ from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseM
 IN_MEMORY_BYTES = 2 * 2**30
 """Decoded views above this size go to a memory-mapped file beside the checkpoint: 14,000 views at 224 px fit below."""
 
+CLIP = 2.0
+"""Largest norm of the gradient."""
+
 _WARM_UP = 0.15  # share of the steps in which the learning rate rises
-_CLIP = 2.0  # largest norm of the gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +122,13 @@ def _check_split(
 
 
 @contextmanager
-def _decoded(images: pd.DataFrame, *, config: ImagewiseConfig, spill: Path) -> Iterator[np.ndarray]:
+def decoded(paths: Sequence[Path], *, size: int, threads: int, spill: Path) -> Iterator[np.ndarray]:
     """All views decoded once, uint8 (n, size, size, 3), in memory or in the memory-mapped file `spill`."""
-    shape = (len(images), config.size, config.size, 3)
+    shape = (len(paths), size, size, 3)
     fits = math.prod(shape) <= IN_MEMORY_BYTES
     out = None if fits else np.lib.format.open_memmap(spill, mode="w+", dtype=np.uint8, shape=shape)
-    paths = [Path(path) for path in images["path"]]
     try:
-        yield decode_many(paths, size=config.size, threads=config.workers, out=out)
+        yield decode_many(paths, size=size, threads=threads, out=out)
     finally:
         spill.unlink(missing_ok=True)
 
@@ -160,7 +163,7 @@ def _start_at_the_mean(model: ImagewiseModel, labels: np.ndarray) -> None:
         )
 
 
-def _follow_quickly(network: nn.Module) -> None:
+def follow_quickly(network: nn.Module) -> None:
     """Let batch normalisation's running statistics keep up with a training of few steps.
 
     Some networks average them over thousands of steps: after 128 steps MobileNetV3, at 0.01, predicted a constant.
@@ -170,14 +173,15 @@ def _follow_quickly(network: nn.Module) -> None:
             module.momentum = max(module.momentum or 0.0, 0.1)
 
 
-def _optimiser(network: nn.Module, config: ImagewiseConfig) -> torch.optim.AdamW:
+def make_optimiser(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that are trained, biases and normalisation without weight decay."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and normalisation
         ],
-        lr=config.learning_rate,
+        lr=learning_rate,
         fused=True,
     )
 
@@ -208,8 +212,9 @@ def _batches(
         yield ahead.result()
 
 
-def _epoch_seed(config: ImagewiseConfig, epoch: int) -> int:
-    return int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed of its own for each epoch of a training with `seed`."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def _train_epoch(
@@ -225,7 +230,7 @@ def _train_epoch(
     config, network = model.config, model.network.train()
     for stage in frozen:
         stage.eval()
-    generator = torch.Generator().manual_seed(_epoch_seed(config, epoch))
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch))
     losses: list[Tensor] = []
     steps = max(1, round(len(split.rows) / config.batch_areas))
     for step, (raw, area, labels) in enumerate(_batches(split, pixels, config=config, epoch=epoch, device=device)):
@@ -244,7 +249,7 @@ def _train_epoch(
         loss = config.pooled_share * of_areas + (1.0 - config.pooled_share) * of_views
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimiser.step()
         losses.append(loss.detach())
     network.eval()
@@ -278,27 +283,36 @@ def _fingerprint(images: pd.DataFrame, labels: pd.DataFrame, config: ImagewiseCo
     return hashlib.sha256(text.encode() + labels.to_numpy(dtype=np.float64).tobytes()).hexdigest()
 
 
-def _copy(network: nn.Module) -> dict[str, Tensor]:
+def copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors by name, copied to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def _may_improve(history: list[EpochRecord], patience: int) -> bool:
-    return not history or any(record.best for record in history[-patience:])
+def may_improve(best: Sequence[bool], *, patience: int) -> bool:
+    """Whether one of the last `patience` epochs was the best so far, or none has run."""
+    return not best or any(best[-patience:])
 
 
-def _state(fingerprint: str, history: list[EpochRecord], *, best: dict[str, Tensor], finished: bool) -> dict[str, Any]:
+def checkpoint_state(
+    fingerprint: str, history: Sequence[Any], *, best: dict[str, Tensor], finished: bool
+) -> dict[str, Any]:
+    """What a checkpoint holds at least; `history` are dataclass records of the epochs, `best` the weights to keep."""
     records = [asdict(record) for record in history]
     return {"fingerprint": fingerprint, "history": records, "best": best, "finished": finished}
 
 
-def _write(checkpoint: Path, state: dict[str, Any]) -> None:
+def write_checkpoint(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write the file; a reader sees the old one or the new one, never half of one."""
     beside = checkpoint.with_name(f".{checkpoint.name}.part")
     torch.save(state, beside)
     beside.replace(checkpoint)
 
 
-def _read(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state to resume from; None where there is none, or it belongs to another training, which starts anew."""
+def read_checkpoint(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The state to resume from; None where there is none, or it belongs to another training, which starts anew.
+
+    Raises `InputError` for a damaged file.
+    """
     if not checkpoint.is_file():
         return None
     try:
@@ -337,7 +351,7 @@ def train(
     labels = labels.loc[parts[0] + parts[1]]
     device = pick_device(config.device)
     fingerprint = _fingerprint(images, labels, config, parts)
-    state = _read(checkpoint, fingerprint)
+    state = read_checkpoint(checkpoint, fingerprint)
 
     model = build(config, tuple(labels.columns), weights=None if state is None else "none")
     network = model.network.to(device).to(memory_format=torch.channels_last)
@@ -350,25 +364,29 @@ def train(
 
     training, validation = (_split(images, labels, areas) for areas in parts)
     frozen = _freeze(model)
-    _follow_quickly(network)
-    optimiser = _optimiser(network, config)
+    follow_quickly(network)
+    optimiser = make_optimiser(network, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     if state is None:
         _start_at_the_mean(model, training.labels)
-        best = _copy(network)
+        best = copy_weights(network)
     else:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         best = state["best"]
 
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with _decoded(images, config=config, spill=checkpoint.with_name(f".{checkpoint.name}.views")) as pixels:
+    paths = [Path(path) for path in images["path"]]
+    spill = checkpoint.with_name(f".{checkpoint.name}.views")
+    with decoded(paths, size=config.size, threads=config.workers, spill=spill) as pixels:
         written = time.monotonic()
-        while len(history) < config.epochs and _may_improve(history, config.patience):
+        while len(history) < config.epochs and may_improve(
+            [record.best for record in history], patience=config.patience
+        ):
             epoch, started = len(history), time.monotonic()
             with torch.random.fork_rng(
                 devices=range(torch.cuda.device_count())
             ):  # dropout draws from the global generator alone
-                torch.manual_seed(_epoch_seed(config, epoch))
+                torch.manual_seed(epoch_seed(config.seed, epoch))
                 loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
             error, r2 = _validate(model, validation, pixels, device=device)
             improved = not error >= min((record.validation_loss for record in history), default=math.inf)
@@ -382,13 +400,15 @@ def train(
                 best=improved,
             )
             history.append(record)
-            best = _copy(network) if improved else best
+            best = copy_weights(network) if improved else best
             if time.monotonic() - written >= config.checkpoint_seconds:
                 progress = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-                _write(checkpoint, _state(fingerprint, history, best=best, finished=False) | progress)
+                write_checkpoint(
+                    checkpoint, checkpoint_state(fingerprint, history, best=best, finished=False) | progress
+                )
                 written = time.monotonic()
             if on_epoch is not None:
                 on_epoch(record)
     network.load_state_dict(best)
-    _write(checkpoint, _state(fingerprint, history, best=best, finished=True))
+    write_checkpoint(checkpoint, checkpoint_state(fingerprint, history, best=best, finished=True))
     return replace(model, history=tuple(history))

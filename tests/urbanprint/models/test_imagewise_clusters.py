@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, r2_score
 
 from urbanprint.errors import InputError, LeakingSplit
 from urbanprint.evaluation.crossfit import Learner
+from urbanprint.evaluation.image_votes import image_scores, pool_images
 from urbanprint.evaluation.splits import Split, split_images
 from urbanprint.evaluation.tasks import Task
 from urbanprint.models import training
@@ -21,10 +22,8 @@ from urbanprint.models.imagewise import ImagewiseConfig
 from urbanprint.models.imagewise_clusters import (
     RESNET34,
     ImagewiseClusters,
-    image_scores,
     imagewise_cluster_learner,
     imagewise_features,
-    pool_images,
 )
 from urbanprint.models.provenance import features_for
 from urbanprint.models.training import masked_loss
