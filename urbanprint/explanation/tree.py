@@ -79,7 +79,9 @@ def question_text(column: str, threshold: float, side: str) -> str:
     """
     if column.startswith(FRACTION):
         percent = 100 * threshold
-        return f"{column.removeprefix(FRACTION)} covers {side} {percent:.{1 if percent < 10 else 0}f} %"
+        # Two digits of a rare class: one decimal would say "covers < 0.0 %".
+        amount = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+        return f"{column.removeprefix(FRACTION)} covers {side} {amount} %"
     number = f"at most {np.floor(threshold):,.0f}" if side == "<" else f"at least {np.floor(threshold) + 1:,.0f}"
     return f"{column.removeprefix(COUNT)}: {number}" if column != IMAGES else f"{number} images"
 

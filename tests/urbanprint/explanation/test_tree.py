@@ -49,6 +49,7 @@ def test_leaves_hold_the_means_of_their_clusters(features: pd.DataFrame) -> None
         ("count:utility pole", 1234.5, "utility pole: at most 1,234", "utility pole: at least 1,235"),
         ("fraction:sky", 0.256, "sky covers < 26 %", "sky covers > 26 %"),
         ("fraction:litter", 0.0123, "litter covers < 1.2 %", "litter covers > 1.2 %"),
+        ("fraction:roof", 0.00031, "roof covers < 0.031 %", "roof covers > 0.031 %"),
         ("images", 10.5, "at most 10 images", "at least 11 images"),
     ],
 )  # fmt: skip
