@@ -67,7 +67,7 @@ def _surroundings(country: Country, workspace: Workspace) -> dg.Output[gpd.GeoDa
     from urbanprint.cluster_areas import cluster_areas
 
     clusters = workspace.read_table("survey_clusters", partition=country.key)
-    made = cluster_areas(clusters, jitter_of(country.survey))
+    made = cluster_areas(clusters, jitter_of(country.survey), search_m=country.survey.search_m)
     return described(
         made,
         clusters_at_the_position_of_another=len(clusters) - len(made),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _GROUP: dict[str, Any] = {"group_name": "evaluation", "owners": OWNERS, "partitions_def": CITIES}
 REGISTERED = ("imagewise", "graph")
+_MADE_OF = ("survey_clusters", "cluster_folds", "street_images", "scene_parses", "image_embeddings")
+"""Tables a country needs to be transferred from and to."""
+
 _STUDIES = {"learnable": (0.0, 0.3), "validation": (200, 1_400)}
 
 
@@ -105,12 +108,12 @@ def selection_optimism() -> dg.Output[pd.DataFrame]:
     owners=OWNERS,
     kinds={"parquet", "mlflow"},
     code_version="1",
-    deps=["survey_clusters", "cluster_folds", "street_images", "scene_parses", "image_embeddings"],
+    deps=["survey_clusters", "cluster_folds", "scene_parses"],
 )
 def transfer_matrix(
     context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace, surveys: Surveys, tracking: Tracking
 ) -> dg.Output[pd.DataFrame]:
-    """Train on one country and test on another; add half or all of another to the training parts of one.
+    """Train on one country and test on another; add nothing, half or all of another to the training parts of one.
 
     Of all countries that have been built, those of one series of surveys together. Image features are of the frozen
     network; the image-wise network is not among the learners, as its trainings would take longer than all others.
@@ -119,7 +122,7 @@ def transfer_matrix(
     from urbanprint.tables import CLUSTER_SCORES
 
     # Read here and not as inputs: most countries of a catalogue have not been built, and that is no error.
-    built = [cities.country(key) for key in workspace.read_partitions("cluster_folds")]
+    built = [cities.country(key) for key in cities.catalogue.countries if workspace.holds_all(_MADE_OF, partition=key)]
     pairs = [
         (here, there)
         for here, there in permutations(built, 2)
@@ -159,8 +162,6 @@ def _transferred(
     plan = here.evaluation
     study = transfer_study(
         *(_built(country, workspace, surveys) for country in (here, there)),
-        folds=plan.folds,
-        block_m=plan.block_m,
         buffer_m=plan.buffer_m,
         jitter=jitter_of(here.survey),
         seed=plan.seed,
@@ -169,7 +170,7 @@ def _transferred(
         pd.concat([workspace.read_table(asset, partition=key) for key in both], ignore_index=True)
         for asset in ("scene_parses", "image_embeddings")
     )
-    objects = image_counts(scenes, study.images).fillna(0.0)
+    objects = image_counts(scenes, study.images).fillna(0.0).astype("float32")
     frozen = Features(table=embeddings.set_index("image_id"))
     positions = study.images.set_index("image_id")[["longitude", "latitude"]]
 
@@ -180,7 +181,8 @@ def _transferred(
         row = GRAPH_ROWS[name]
         nodes = node_features(row.nodes, objects=objects, images=lambda _split: frozen)
         config = graph_config(here, row)
-        return graph_learner(nodes, positions, study.labels, study.folds, task=task, config=config)
+        kept = workspace.models("transfer") / f"{there.key}-to-{here.key}" / name
+        return graph_learner(nodes, positions, study.labels, study.folds, task=task, config=config, checkpoints=kept)
 
     predictions = study.predictions(
         {
@@ -190,6 +192,7 @@ def _transferred(
             ),
             **{name: partial(graph, name) for name in ("graph_objects", "graph_images", "graph_both")},
         },
+        tasks=("regression",),
         progress=progress,
     )
     return study.scores(predictions, seed=plan.seed)
@@ -198,7 +201,12 @@ def _transferred(
 def _built(country: "Country", workspace: Workspace, surveys: Surveys) -> "ClusterStudy":
     """The study of a country from the tables it has made, its clusters under the key of the country."""
     clusters, folds, images = (
-        workspace.read_table(asset, partition=country.key)
+        _named_apart(workspace.read_table(asset, partition=country.key), country)
         for asset in ("survey_clusters", "cluster_folds", "street_images")
     )
     return surveys.study(country, clusters.assign(country=country.key), folds, images)
+
+
+def _named_apart(table: pd.DataFrame, country: "Country") -> pd.DataFrame:
+    """The table with identifiers that no other country has: surveys number their clusters anew."""
+    return table.assign(area_id=country.key + "/" + table["area_id"])

@@ -107,7 +107,7 @@ def image_importance(
     indicator = study.labels.columns[0]
     images, edges = [], []
     for split in study.splits[KIND]:
-        model = load_graph(models / "graph" / "graph_images" / "regression" / f"{split.kind}-{split.fold}")
+        model = load_graph(models / "graph" / "graph_images" / "regression" / split.label)
         testing = study.images[study.images["area_id"].isin(split.test)]
         chosen = testing["area_id"].value_counts().index[:_EXPLAINED]  # those with the most to choose among
         shown = testing[testing["area_id"].isin(chosen)]
@@ -169,7 +169,7 @@ def image_curves(
         fitted = fold_models(counting, study.images, study.labels, study.folds, splits, task=task, seed=seed)
 
         def graph(split: "Split", task: "Task", features_of: "Callable[[Split], Features]") -> "Predict":
-            model = load_graph(models / "graph" / "graph_images" / task / f"{split.kind}-{split.fold}")
+            model = load_graph(models / "graph" / "graph_images" / task / split.label)
             table = features_of(split).table
             return lambda images: model.predict(table, positions, images)
 
@@ -192,7 +192,7 @@ def _votes(image_predictions: pd.DataFrame, split: "Split", task: "Task") -> "Pr
     """The image-wise network of a fold, by what it has said of each image."""
     from urbanprint.evaluation.image_votes import pool_images
 
-    of_fold = (image_predictions["kind"] == split.kind) & (image_predictions["fold"] == split.fold)
+    of_fold = (image_predictions["kind"] == (split.name or split.kind)) & (image_predictions["fold"] == split.fold)
     own = image_predictions[of_fold & (image_predictions["task"] == task)]
     of_image = own.pivot_table(index="image_id", columns="indicator", values="predicted")
 

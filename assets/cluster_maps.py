@@ -33,7 +33,7 @@ _TABLES = {
     partitions_def=CITIES,
     kinds={"html"},
     code_version="1",
-    deps=[*_TABLES.values(), "image_importance"],
+    deps=[*_TABLES.values(), "image_importance", "selection_optimism"],
 )
 def country_report(context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace) -> dg.MaterializeResult:
     """One page a planner can read: the verdict in words, the whole table, maps, what the models look at, limits."""
@@ -57,13 +57,26 @@ def country_report(context: dg.AssetExecutionContext, cities: Cities, workspace:
 )
 def livelihood_report(context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace) -> dg.MaterializeResult:
     """All countries that have been built on one page, with what they teach each other; the table as Markdown too."""
+    from urbanprint.errors import InputError
+    from urbanprint.maps.attribution import attribution_page
+    from urbanprint.sources.providers import terms_of
+
     transfers = workspace.read_table("transfer_matrix")
     results = []
     # Read here and not as inputs: most countries of a catalogue have not been built, and that is no error.
-    for key in workspace.read_partitions("cluster_gains"):
-        country = cities.country(key)
-        own = transfers[transfers["country"] == key].drop(columns="country")
-        results.append(_results(country, workspace, transfers=own))
+    for key, country in cities.catalogue.countries.items():
+        if workspace.holds_all(_TABLES.values(), partition=key):
+            own = transfers[transfers["country"] == key].drop(columns="country")
+            results.append(_results(country, workspace, transfers=own))
+    if not results:
+        raise InputError("no country has been built yet: materialize one first (`urbanprint run kenya` does)")
+    attribution_page(
+        pd.concat([each.images for each in results], ignore_index=True).drop_duplicates(["source", "image_id"]),
+        editions=[each.country.survey for each in results],
+        terms={each.country.imagery.provider: terms_of(each.country.imagery) for each in results},
+        folder=workspace.report("livelihood"),
+        title="Countries seen from the street",
+    )
     return _reported(context, workspace, "livelihood", results)
 
 

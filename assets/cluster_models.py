@@ -87,7 +87,7 @@ def clusterwise_model(
 
     def keep(split: "Split", model: "ClusterwiseModel") -> None:
         chosen = (model.tried["method"] == model.method) & (model.tried["error"] == model.error)
-        table = model.tried.assign(kind=split.kind, fold=split.fold, task=model.task, indicator=model.indicator)
+        table = model.tried.assign(split=split.label, task=model.task, indicator=model.indicator)
         tried.append(table.assign(chosen=chosen))
 
     def learner_of(task: "Task") -> Any:
@@ -159,7 +159,7 @@ def cluster_imagewise_model(
                 config=config,
                 checkpoints=models / "checkpoints",
                 on_images=lambda table: of_images.append(table.assign(task=task)),
-                on_epoch=lambda split, epoch: _log_epoch(run, f"{task}-{split.kind}-{split.fold}", epoch),
+                on_epoch=lambda split, epoch: _log_epoch(run, f"{task}-{split.label}", epoch),
             )
 
         predictions = study.predictions({"imagewise": learner_of}, progress=bar)
@@ -207,7 +207,7 @@ def graph_model(
     country = cities.country(context.partition_key)
     study = surveys.study(country, survey_clusters, cluster_folds, street_images)
     models = workspace.models(country.key)
-    objects = image_counts(scene_parses, study.images).fillna(0.0)
+    objects = image_counts(scene_parses, study.images).fillna(0.0).astype("float32")
     positions = study.images.set_index("image_id")[["longitude", "latitude"]]
     of_task = {
         task: image_features(country, study, image_embeddings, models / "checkpoints", task) for task in get_args(Task)
@@ -226,7 +226,7 @@ def graph_model(
                 task=task,
                 config=graph_config(country, row),
                 checkpoints=models / "graph" / name / task,
-                on_model=lambda split, model: _log_curves(run, f"{name}-{task}-{split.kind}-{split.fold}", model),
+                on_model=lambda split, model: _log_curves(run, f"{name}-{task}-{split.label}", model),
             )
 
         predictions = study.predictions({name: learner_of(name) for name in GRAPH_ROWS}, progress=bar)

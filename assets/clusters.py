@@ -4,7 +4,7 @@ Belongs here: everything a learner of clusters is given. Learners are in `cluste
 assets as a city's.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -14,10 +14,6 @@ from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.surveys import Surveys, jitter_of
 from resources.workspace import Workspace
-
-if TYPE_CHECKING:
-    from urbanprint.scenes.parsing import Parser
-    from urbanprint.settings import Scenes
 
 _OWN: dict[str, Any] = {"owners": OWNERS, "partitions_def": CITIES}
 
@@ -56,23 +52,21 @@ def scene_parses(
     """What is seen in each image: share of pixels, objects and confidence by class. No picture is parsed twice."""
     from urbanprint.imagery.store import ImageStore
     from urbanprint.progress import Printed
-    from urbanprint.scenes.detections import detected_scenes
+    from urbanprint.scenes.detections import read_detections
     from urbanprint.scenes.kept import parse_kept
+    from urbanprint.scenes.parsers import load_parser
 
     country = cities.country(context.partition_key)
     scenes = country.scenes
     images = street_images[street_images["state"] == "fetched"]
     if scenes.detections is not None:
-        path = surveys.path(scenes.detections)
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        found = detected_scenes(table, features_are=scenes.features_are)
-        found = found[found["image_id"].isin(images["image_id"])].reset_index(drop=True)
+        found = read_detections(surveys.path(scenes.detections), images["image_id"], features_are=scenes.features_are)
     else:
         store = ImageStore(workspace.images)
         with Printed() as bar:
             found = parse_kept(
                 images.assign(path=[str(store.path(sha256)) for sha256 in images["sha256"]]),
-                lambda: _parser(scenes),
+                lambda: load_parser(scenes),
                 folder=workspace.scenes(scenes.parser),
                 batch=scenes.batch,
                 progress=lambda done, of: bar("parsing images", done, of),
@@ -83,13 +77,6 @@ def scene_parses(
         images_with_anything=found["image_id"].nunique(),
         images=len(images),
     )
-
-
-def _parser(scenes: "Scenes") -> "Parser":
-    from urbanprint.scenes.checkpoints import load_checkpoint
-    from urbanprint.scenes.compact import load_compact
-
-    return load_compact() if scenes.parser == "compact" else load_checkpoint(scenes.parser)
 
 
 @dg.asset(**_OWN, group_name="features", kinds={"parquet"}, code_version="1")

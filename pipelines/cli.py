@@ -113,7 +113,8 @@ def _plan(options: argparse.Namespace) -> int:
     city = catalogue.place(options.city)
     with _Graph(catalogue) as graph:
         graph.sources(city, refresh=False)
-        plan_of = ["areas", "sampled_areas", "sample_points", "imagery_plan"]
+        survey = ["survey_clusters"] if isinstance(city, Country) else []
+        plan_of = [*survey, "areas", "sampled_areas", "sample_points", "imagery_plan"]
         graph.make(city, only=plan_of, config={"imagery_plan": {"look_up": options.look_up}})
         plan = graph.table("imagery_plan", city).iloc[0]
     minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
@@ -130,11 +131,14 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
+    from urbanprint.scenes.parsers import require_pixels
     from urbanprint.sources.providers import require_training
 
     places = [catalogue.place(key) for key in options.places]
     for place in places:
         require_training(place.imagery)  # asked before the first image is paid for
+        if isinstance(place, Country):
+            require_pixels(place)
     with _Graph(catalogue) as graph:
         for place in places:
             if len(places) > 1:
@@ -143,10 +147,10 @@ def _run(options: argparse.Namespace) -> int:
             graph.make(place)
         if any(isinstance(place, City) for place in places):
             graph.board()
-        if any(isinstance(place, Country) for place in places):
-            graph.livelihood()
         for place in places:
             _print_report(graph.report(place.key))
+        if any(isinstance(place, Country) for place in places):
+            graph.livelihood()
         if sum(isinstance(place, Country) for place in places) > 1:
             _print_report(graph.report("livelihood"))
     return 0
@@ -236,7 +240,8 @@ class _Graph:
         from urbanprint.errors import InputError
 
         if not isinstance(place, City):
-            self._launch("country", partition=place.key, only=["survey_clusters"])
+            if not self._workspace.holds("selection_optimism"):
+                self._launch("livelihood", only=["selection_optimism"])
             return
         city = place
         publisher = city.edition.publisher
@@ -262,7 +267,7 @@ class _Graph:
 
     def livelihood(self) -> None:
         """Bring the report over all countries up to date."""
-        self._launch("livelihood")
+        self._launch("livelihood", only=["transfer_matrix", "livelihood_report"])
 
     def table(self, asset: str, place: Place) -> "pd.DataFrame":
         """Return a table the graph has made."""
@@ -301,15 +306,14 @@ def _why(result: "dg.ExecuteInProcessResult") -> str:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            ours = {cls.__name__ for cls in _subclasses(UrbanprintError)}
+            # An error of ours says what to do, what caused it does not: the first of ours, else the deepest.
+            while error is not None and error.cls_name not in ours and error.cause is not None:
                 error = error.cause
+            if error is not None and error.cls_name in ours:
+                return error.message.split(": ", 1)[-1].strip()
             if error is not None:
-                ours = error.cls_name in {cls.__name__ for cls in _subclasses(UrbanprintError)}
-                return (
-                    error.message.split(": ", 1)[-1].strip()
-                    if ours
-                    else f"{event.step_key} failed: {error.message.strip()}"
-                )
+                return f"{event.step_key} failed: {error.message.strip()}"
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     names = [f"{check.check_name} of {check.asset_key.to_user_string()}" for check in failed]
     return f"run {result.run_id} failed its checks: {', '.join(names)}" if names else f"run {result.run_id} failed"

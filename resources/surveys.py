@@ -57,6 +57,7 @@ class Surveys(dg.ConfigurableResource):
             folds,
             buffer_m=country.evaluation.buffer_m,
             jitter=jitter_of(country.survey),
+            indicators=country.training.indicators,
             lists=self._lists(country.survey),
             images=images,
         )

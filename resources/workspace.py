@@ -111,6 +111,10 @@ class Workspace(dg.ConfigurableResource):
         """Whether an unpartitioned asset has written its table."""
         return (self.tables / f"{asset}.parquet").is_file()
 
+    def holds_all(self, assets: Iterable[str], *, partition: str) -> bool:
+        """Whether every one of these assets has written its table of the partition."""
+        return all((self.tables / asset / f"{partition}.parquet").is_file() for asset in assets)
+
     def read_partitions(self, asset: str) -> "dict[str, pd.DataFrame]":
         """Return the tables of every partition an asset has written, by partition, in order."""
         return {path.stem: read_parquet(path) for path in sorted((self.tables / asset).glob("[!.]*.parquet"))}

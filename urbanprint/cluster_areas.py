@@ -20,16 +20,18 @@ _CORNERS = 64  # of a circle: its area is 0.16 % too small
 _MIDDLE = 5  # the decile of a cluster whose indicator is unknown
 
 
-def cluster_areas(clusters: pd.DataFrame, jitter: Jitter) -> gpd.GeoDataFrame:
+def cluster_areas(clusters: pd.DataFrame, jitter: Jitter, *, search_m: float | None = None) -> gpd.GeoDataFrame:
     """The surroundings of each cluster (`tables.AREAS`, without indicators of deprivation), sorted by area_id.
 
     A geodesic circle of `jitter.urban_m` or `jitter.rural_m` around the position, the larger where nobody knows which
-    it is, less what lies nearer to another cluster. Clusters at one position share their images: the first in order
-    has the area, the others have none. The district is the region, or the country where no region is known.
+    it is, or of `search_m`; less what is nearer to another cluster. Clusters at one position share their images: the
+    first in order has the area, the others have none. The district is the region, or the country where no region is
+    known.
     """
     clusters = clusters.sort_values("area_id").drop_duplicates(["longitude", "latitude"], ignore_index=True)
     longitude, latitude = clusters["longitude"].to_numpy(), clusters["latitude"].to_numpy()
     reach = np.where(clusters["urban"].to_numpy(dtype=bool, na_value=False), jitter.urban_m, jitter.rural_m)
+    reach = np.minimum(reach, search_m if search_m is not None else np.inf)
     circles = gpd.GeoSeries(_circles(longitude, latitude, reach), crs=4326)
     if len(clusters) > 1:
         local = CRS.from_proj4(f"+proj=aeqd +lon_0={longitude.mean():.3f} +lat_0={latitude.mean():.3f} +datum=WGS84")

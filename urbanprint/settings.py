@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date
 from typing import Literal
 
-from urbanprint.vocabulary import INDICATORS
+from urbanprint.vocabulary import INDICATORS, LIVELIHOODS
 
 SIMULATION_SCHEME = "simulation:"
 """Head of addresses that the embedded simulation answers."""
@@ -299,7 +299,9 @@ class Survey:
     """The country of all clusters, for a file without such a column."""
     urban_m: float = 2_000.0
     rural_m: float = 10_000.0
-    """How far the survey has moved its clusters to hide the households, in metres: images are sought that far."""
+    """How far the survey has moved its clusters to hide the households, in metres."""
+    search_m: float | None = None
+    """How far from a cluster images are sought, in metres; None: as far as it was moved. Less saves searches."""
     series: str | None = None
     """Surveys of one series ask the same: their countries are trained together and tested on each other."""
     train_list: str | None = None
@@ -309,6 +311,7 @@ class Survey:
     def __post_init__(self) -> None:
         _require(self.urban_m > 0, "urban_m", "more than 0 metres", self.urban_m)
         _require(self.rural_m >= self.urban_m, "rural_m", "at least urban_m", self.rural_m)
+        _require(self.search_m is None or self.search_m > 0, "search_m", "more than 0 metres", self.search_m)
         both = (self.train_list is None) == (self.validation_list is None)
         _require(both, "validation_list", "given together with train_list", self.validation_list)
 
@@ -377,6 +380,14 @@ class ClusterTraining(Network):
     """As `Network`, with the backbone of the livelihood papers."""
 
     backbone: str = "resnet34"
+    indicators: tuple[str, ...] = tuple(LIVELIHOODS)
+    """What is learned, of what the survey has: leave out what is known of too few clusters."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(len(self.indicators) > 0, "indicators", "at least one", list(self.indicators))
+        for indicator in self.indicators:
+            _require(indicator in LIVELIHOODS, "indicators", f"from {', '.join(LIVELIHOODS)}", indicator)
 
 
 @dataclass(frozen=True, kw_only=True)

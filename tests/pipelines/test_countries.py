@@ -71,7 +71,7 @@ def test_the_table_is_printed_and_written_with_what_the_countries_teach_each_oth
 ) -> None:
     written = (home / "data" / "reports" / "livelihood" / "table.md").read_text(encoding="utf-8")
     for text in (ran.stdout, written):
-        for words in ("image-wise network", "graph: both, random edges", "simland-b to simland-a", "best reachable"):
+        for words in ("image-wise network", "graph: both, random edges", "Simland B", "best reachable", "with half of"):
             assert words in text
 
 
@@ -81,9 +81,9 @@ def test_the_reports_stand_alone_and_escape_what_they_were_given(home: Path) -> 
         folder = home / "data" / "reports" / name
         page = (folder / "index.html").read_text(encoding="utf-8")
         assert "<b>surroundings</b>" not in page
-        assert "60 evaluations" in page or name in COUNTRIES[:1]  # measured once the first country had been built
+        assert "60 evaluations" in page
+        assert (folder / "attribution.html").is_file()
         assert all(path.stat().st_size > 5_000 for path in (folder / "figures").glob("*.png"))
-    assert (home / "data" / "reports" / "simland-a" / "attribution.html").is_file()
 
 
 @pytest.mark.usefixtures("ran")

@@ -8,6 +8,7 @@ whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import geopandas as gpd
@@ -143,6 +144,21 @@ def pooled_splits(
         yield _buffered(folds, train=train, test=set(split.test), fold=split.fold, buffer_m=buffer_m)
 
 
+def joined_split(split: Split, added: set[str], folds: pd.DataFrame, *, buffer_m: float, name: str) -> Split:
+    """A block split with more training clusters, those within `buffer_m` of a test cluster left out again.
+
+    `folds` has all of them on one map (`on_one_map`).
+    """
+    joined = _buffered(folds, train={*split.train, *added}, test=set(split.test), fold=split.fold, buffer_m=buffer_m)
+    return replace(joined, name=name)
+
+
+def on_one_map(clusters: pd.DataFrame) -> pd.DataFrame:
+    """area_id, x_m and y_m of clusters of several countries, in metres of one projection, as in `cluster_folds`."""
+    x_m, y_m = _projected(clusters["longitude"].to_numpy(), clusters["latitude"].to_numpy())
+    return pd.DataFrame({"area_id": clusters["area_id"], "x_m": x_m, "y_m": y_m})
+
+
 def listed_split(lists: pd.Series, folds: pd.DataFrame) -> Split:
     """The one split of fixed lists (`survey.read_lists`): "train" trains, "validation" tests; the rest is in neither.
 
@@ -158,9 +174,8 @@ def listed_split(lists: pd.Series, folds: pd.DataFrame) -> Split:
         raise InputError(f"The lists hold {len(train)} train and {len(test)} validation clusters: both are needed.")
     check_places(chosen.loc[[*train, *test]].reset_index().assign(fold=[0] * len(train) + [1] * len(test)))
     listed = {*train, *test}
-    return Split(
-        kind="random", fold=0, train=train, test=test, buffered=tuple(a for a in chosen.index if a not in listed)
-    )
+    unlisted = tuple(area for area in chosen.index if area not in listed)
+    return Split(kind="random", fold=0, train=train, test=test, buffered=unlisted, name="listed")
 
 
 def country_splits(
@@ -197,7 +212,7 @@ def cross_fit_clusters(
         predicted = learner(split, *split_images(split, images))
         if absent := sorted(set(split.test) - set(predicted.index)):
             raise MissingImages(
-                f"{model} predicted nothing for {len(absent)} clusters of {split.kind} fold {split.fold}, {absent[0]}"
+                f"{model} predicted nothing for {len(absent)} clusters of {split.label}, {absent[0]}"
                 " among them: leave clusters without images out of the folds."
             )
         _, observed = task_labels(labels, split, task=task)

@@ -41,13 +41,22 @@ _REMEDY = {
 
 @dataclass(frozen=True)
 class Split:
-    """One fold as test, the rest as training; `buffered` areas are in neither. All ids sorted."""
+    """One fold as test, the rest as training; `buffered` areas are in neither. All ids sorted.
+
+    `kind` says how parts inside training are drawn; `name` what the split is called where that does not say enough.
+    """
 
     kind: str
     fold: int
     train: tuple[str, ...]
     test: tuple[str, ...]
     buffered: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """Tells the split apart from all others of a study, in names of files and of metrics."""
+        return f"{self.name or self.kind}-{self.fold}".replace(" ", "-")
 
 
 def check_split(train: pd.DataFrame, test: pd.DataFrame, *, level: str, buffer_m: float = 0.0) -> None:

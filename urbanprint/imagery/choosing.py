@@ -26,9 +26,13 @@ def choose(
     positions = np.array([[image["longitude"], image["latitude"]] for image in usable]) * scale
     targets = points * scale if len(points) else positions.mean(axis=0, keepdims=True)
     distance = np.linalg.norm(targets[:, None] - positions[None], axis=2)
-    taken: list[int] = []
-    for row in [*distance, *[distance.min(axis=0)] * views][:views]:
-        taken += [index for index in np.argsort(row, kind="stable") if index not in taken][:1]
+    taken: dict[int, None] = {}  # in the order of their choice
+    free = np.ones(len(usable), dtype=bool)
+    nearest = distance.min(axis=0)
+    for row in [*distance, *[nearest] * views][: min(views, len(usable))]:
+        index = int(np.where(free, row, np.inf).argmin())
+        taken[index] = None
+        free[index] = False
     # An earlier choice that is held may not be among the nearest any more: the missing ones are still filled up.
-    free = [*[index for index in taken if not held[index]], *np.argsort(distance.min(axis=0), kind="stable")]
-    return [usable[index] for index in dict.fromkeys(free) if not held[index]][:missing]
+    order = dict.fromkeys([*taken, *np.argsort(nearest, kind="stable").tolist()])
+    return [usable[index] for index in order if not held[index]][:missing]

@@ -104,6 +104,8 @@ def read_clusters(
     for column, otherwise in (("weight", 1.0), *((indicator, np.nan) for indicator in LIVELIHOODS)):
         frame[column] = _numbers(sheet, path, found[column]) if column in found else otherwise
     frame["weight"] = frame["weight"].fillna(1.0)
+    if frame[list(LIVELIHOODS)].isna().to_numpy().all():
+        raise InputError(f"{path.name} has no value of any indicator: fill in one of {', '.join(LIVELIHOODS)}.")
     if (wrong := (frame["weight"] < 0).to_numpy()).any():
         raise InputError(f"{_cell(path, wrong, found['weight'])} is negative: expected a survey weight, 0 or more.")
     frame = frame[list(tables.CLUSTERS.columns)]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from urbanprint.evaluation.image_votes import image_scores
 from urbanprint.evaluation.tasks import Task
+from urbanprint.maps.attribution import PAGE
 from urbanprint.maps.content import attributions
 from urbanprint.maps.livelihood_report import Importance, LivelihoodContent
 from urbanprint.maps.livelihood_verdict import verdict
@@ -49,9 +50,9 @@ def livelihood_content(
 ) -> LivelihoodContent:
     """The content of the report on one or several countries."""
     names = [each.country.name for each in results]
-    clusters = pd.concat([each.clusters.assign(country=each.country.name) for each in results], ignore_index=True)
+    clusters = _joined([each.clusters.assign(country=each.country.name) for each in results], names)
     fetched = [each.images[each.images["state"] == "fetched"] for each in results]
-    predicted = pd.concat([each.predictions for each in results], ignore_index=True)
+    predicted = _joined([each.predictions for each in results], names)
     shown = predicted[(predicted["model"] == SHOWN) & (predicted["kind"] == "block")]
     indicator = next(name for name in LIVELIHOODS if (shown["indicator"] == name).any())
     scores = {each.country.name: each.scores for each in results}
@@ -61,7 +62,7 @@ def livelihood_content(
         "is of clusters no model had seen, beside what a map without pictures scores.",
         verdict=verdict(scores, {each.country.name: each.gains for each in results}),
         clusters=clusters,
-        images_of=pd.concat(fetched)["area_id"].value_counts(),
+        images_of=_joined(fetched, names)["area_id"].value_counts(),
         predictions=shown,
         scores=scores,
         attributions=tuple(
@@ -89,6 +90,7 @@ def livelihood_content(
         trees=_pictures(results, "tree_"),
         panels=_pictures(results, "image_panel"),
         optimism=optimism,
+        credits_address=PAGE,
         chosen_after_looking=CHOSEN if any(each.country.simulated for each in results) else (),
     )
 
@@ -101,6 +103,12 @@ CHOSEN: tuple[str, ...] = (
     "The size of pictures and the number of epochs of the image-wise network were chosen for speed on one country.",
 )
 """What was decided about the simulated countries after looking."""
+
+
+def _joined(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """One table with identifiers that no other country has: surveys number their clusters anew."""
+    apart = [table.assign(area_id=name + "/" + table["area_id"]) for table, name in zip(tables, names, strict=True)]
+    return pd.concat(apart, ignore_index=True)
 
 
 def _of_images(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -37,8 +37,8 @@ METHODS: tuple[str, ...] = (
     "its value (regression).",
     "Every prediction is held out: it was made by a model trained without that cluster. Under spatial blocks with a "
     "buffer whole squares of land are held out and the clusters around them are left out of training; under whole "
-    "regions each region in turn; random places are the easiest, because a neighbour gives the answer away. All visits "
-    "of a survey to one place are on the same side.",
+    "regions, where the survey names them, none of a region's clusters trains; random places are the easiest, because "
+    "a neighbour gives the answer away. All visits of a survey to one place are on the same side.",
     "The same folds score learners that look at no picture: chance, the training mean, the nearest clusters, the "
     "position, the urban flag. Pictures add something only where they beat all of these.",
     "Intervals hold 95 % of a bootstrap over whole blocks, or whole regions where these are held out. Differences are "
@@ -83,7 +83,7 @@ class LivelihoodContent:
     - `predictions`: `tables.CLUSTER_PREDICTIONS` of one model and kind of fold, mapped for `indicator`, whose values
       are in `unit`;
     - `scores`: `tables.CLUSTER_SCORES`; `ceilings`: `simulation.survey.ceiling`;
-    - `image_scores`: `imagewise_clusters.image_scores` with the column `task`;
+    - `image_scores`: `image_votes.image_scores` with the column `task`;
     - `curves`: `graph_importance.curve_at_prediction` with the columns `task` and `model`;
     - `importance`, `trees` (PNG of `tree.draw_tree`), `panels` (PNG of `livelihood_figures.image_panel`): by caption;
     - `optimism`: `tables.SELECTION_OPTIMISM`;

@@ -53,8 +53,9 @@ CLUSTER_FOLDS: dict[str, str] = {
     "block": "spatial blocks with a buffer",
     "borough": "whole regions",
     "random": "random places",
+    "listed": "published lists",
 }
-"""The kinds of fold within a country, from the most honest to the easiest. Any other kind is a transfer."""
+"""The kinds of fold within a country, the most honest first, and fixed lists. Any other kind is a transfer."""
 
 SHORT_NAMES: dict[str, str] = {"poverty": "Asset wealth", "population": "Population density", "bmi": "Women's BMI"}
 """The indicators where there is little room."""
@@ -142,23 +143,21 @@ def transfer_tables(scores: Mapping[str, pd.DataFrame]) -> tuple[Table, ...]:
     """The scores of training on, or together with, another country: a table a country, indicator and task.
 
     A row a learner, a column a kind of `scores` that is no kind of fold, such as "ng to et", in the order in which they
-    come. Beside them stands what training on blocks of the country itself reaches, where one of these learners has it.
+    come.
     """
     found = _found(scores)
     made = []
     for country, frame in scores.items():
         kinds = [kind for kind in frame["kind"].unique() if kind not in CLUSTER_FOLDS]
-        transferred = {model for model, _ in frame.loc[frame["kind"].isin(kinds), ["model", "kind"]].to_numpy()}
         for task, (measure, *_) in SHOWN_MEASURES.items():
             for indicator in LIVELIHOODS:
-                keys: list[Key] = [(country, kind, indicator, task, measure) for kind in ("block", *kinds)]
+                keys: list[Key] = [(country, kind, indicator, task, measure) for kind in kinds]
                 keys = [key for key in keys if key in found]
-                if all(key[1] == "block" for key in keys):
+                if not keys:
                     continue
-                only = {key: {m: s for m, s in found[key].items() if m in transferred} for key in keys}
-                headings = tuple(("within the country" if key[1] == "block" else key[1],) for key in keys)
+                headings = tuple((key[1],) for key in keys)
                 title = f"{country}, {SHORT_NAMES[indicator]}, {TASK_MEASURES[task][measure]}"
-                made.append(Table(title, headings, tuple(_learner_rows(only, keys))))
+                made.append(Table(title, headings, tuple(_learner_rows(found, keys))))
     return tuple(made)
 
 

@@ -238,7 +238,7 @@ def graph_learner(
             folds,
             task=task,
             config=config,
-            folder=None if checkpoints is None else checkpoints / f"{split.kind}-{split.fold}",
+            folder=None if checkpoints is None else checkpoints / split.label,
             on_epoch=on_epoch,
         )
         if on_model is not None:

@@ -95,7 +95,7 @@ def fit_images(
         train_areas=[area for area in trained if area in present],
         validation_areas=[area for area in validated if area in present],
         config=replace(config, loss=_LOSSES[task], pooled_share=0.0),
-        checkpoint=checkpoints / f"{task}-{split.kind}-{split.fold}.pt",
+        checkpoint=checkpoints / f"{task}-{split.label}.pt",
         on_epoch=(lambda record: on_epoch(split, record)) if on_epoch else None,
     )
     return ImagewiseClusters(model=model, task=task, centre=centre, spread=spread, fitted_on=frozenset(split.train))
@@ -138,7 +138,9 @@ def _long(predicted: pd.DataFrame, observed: pd.DataFrame, split: Split) -> pd.D
     keys = ["image_id", "area_id"]
     table = predicted.melt(keys, var_name="indicator", value_name="predicted")
     truth = observed.rename_axis("area_id").reset_index().melt("area_id", var_name="indicator", value_name="observed")
-    table = table.merge(truth, on=["area_id", "indicator"], how="left").assign(kind=split.kind, fold=split.fold)
+    table = table.merge(truth, on=["area_id", "indicator"], how="left").assign(
+        kind=split.name or split.kind, fold=split.fold
+    )
     return table[[*keys, "kind", "fold", "indicator", "observed", "predicted"]]
 
 

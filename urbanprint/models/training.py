@@ -9,6 +9,7 @@ killed training that starts again from its checkpoint continues exactly and, on 
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,7 +126,13 @@ def _check_split(
 def decoded(paths: Sequence[Path], *, size: int, threads: int, spill: Path) -> Iterator[np.ndarray]:
     """All views decoded once, uint8 (n, size, size, 3), in memory or in the memory-mapped file `spill`."""
     shape = (len(paths), size, size, 3)
-    fits = math.prod(shape) <= IN_MEMORY_BYTES
+    needed = math.prod(shape)
+    fits = needed <= IN_MEMORY_BYTES
+    if not fits and (free := shutil.disk_usage(spill.parent).free) < needed:  # a mapped write to a full disk kills
+        raise InputError(
+            f"{len(paths):,} decoded images of {size} px take {needed / 1e9:,.0f} GB in {spill.parent}, where "
+            f"{free / 1e9:,.0f} GB are free: make room, or use smaller pictures or fewer images an area."
+        )
     out = None if fits else np.lib.format.open_memmap(spill, mode="w+", dtype=np.uint8, shape=shape)
     try:
         yield decode_many(paths, size=size, threads=threads, out=out)

@@ -4,10 +4,12 @@ Belongs here: reading such tables into `tables.SCENES`. They hold no pixels, so 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from urbanprint import tables
 from urbanprint.errors import InputError
@@ -17,6 +19,32 @@ FeaturesAre = Literal["identifiers", "counts"]
 """What the column `features` holds: an identifier of each object, or how many objects there are of each name."""
 
 IMAGE_COLUMNS: tuple[str, ...] = ("image_id", "key")
+
+
+def read_detections(path: Path, image_ids: pd.Series, *, features_are: FeaturesAre = "identifiers") -> pd.DataFrame:
+    """Return the scenes (`tables.SCENES`) of the images named, from a CSV or Parquet file of `detected_scenes`.
+
+    Only the columns of detections are read, and identifiers as text: a blank cell would turn them into numbers. Raises
+    `InputError` for a file that is missing or holds none of these images: published identifiers are those of the
+    images of the publication, which a new search may not find.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name a CSV or Parquet file of detections.")
+    wanted = {*IMAGE_COLUMNS, "features_name", "features", "confidence"}
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path, columns=[name for name in pq.read_schema(path).names if name in wanted])
+    else:
+        table = pd.read_csv(path, dtype="str", usecols=lambda name: name in wanted, encoding="utf-8-sig")
+    key = next((name for name in IMAGE_COLUMNS if name in table.columns), None)
+    if key is not None:
+        table = table[table[key].astype("str").isin(set(image_ids))]
+    found = detected_scenes(table, features_are=features_are)
+    if found.empty:
+        raise InputError(
+            f"{path.name} has no detection in any of the {len(image_ids)} images that were fetched, such as"
+            f" {next(iter(image_ids), 'none')}: name detections of these, or leave `detections` out to parse them."
+        )
+    return found
 
 
 def detected_scenes(table: pd.DataFrame, *, features_are: FeaturesAre = "identifiers") -> pd.DataFrame:

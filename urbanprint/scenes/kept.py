@@ -16,6 +16,8 @@ from urbanprint.scenes.parsing import Parser, empty_scenes, parse_images
 AT_ONCE = 500
 """Pictures in a part: the most an interruption loses."""
 
+_NOTHING = ""  # the class of a picture in which nothing was seen
+
 
 def parse_kept(
     images: pd.DataFrame,
@@ -46,9 +48,13 @@ def parse_kept(
             workers=workers,
             progress=_counting_on(progress, before=done + start, of=len(pictures)),
         )
+        unseen = rows.loc[~rows["sha256"].isin(part["image_id"]), "sha256"]
+        part = pd.concat([part, pd.DataFrame({"image_id": unseen, "class": _NOTHING})], ignore_index=True)
         _write(part, folder)
         kept.append(part)
     scenes = pd.concat(kept, ignore_index=True) if kept else empty_scenes()
+    # Runs side by side may have parsed the same picture; one in which nothing was seen has a row that says so.
+    scenes = scenes[scenes["class"] != _NOTHING].drop_duplicates(["image_id", "class"])
     of_images = images[["image_id", "sha256"]].merge(scenes.rename(columns={"image_id": "sha256"}), on="sha256")
     return tables.SCENES.validate(of_images[list(tables.SCENES.columns)])
 

@@ -14,7 +14,7 @@ from urbanprint.indicators.survey import DHS_JITTER
 from urbanprint.simulation.country import CountryName, build_country
 from urbanprint.simulation.survey import survey
 
-SETTINGS = {"folds": 3, "block_m": 40_000.0, "buffer_m": 20_000.0, "jitter": DHS_JITTER, "seed": 0}
+SETTINGS = {"buffer_m": 20_000.0, "jitter": DHS_JITTER, "seed": 0}
 
 
 def study_of(name: CountryName) -> ClusterStudy:
@@ -60,37 +60,53 @@ def test_fixed_lists_are_judged_beside_the_folds(studies: tuple[ClusterStudy, Cl
     study, _ = studies
     ids = study.clusters["area_id"].tolist()
     lists = pd.Series(["train"] * 40 + ["validation"] * 20, index=ids).rename_axis("area_id")
-    lists["a cluster without images"] = "train"
     listed = make_study(study.clusters, study.folds, buffer_m=20_000, jitter=DHS_JITTER, lists=lists)
     (split,) = listed.splits["listed"]
     assert (len(split.train), len(split.test)) == (40, 20)
     predictions = listed.predictions({"one": recording([], "one", study.labels)})
     assert (predictions["kind"] == "listed").sum() == 20 * 3 * 2
+    assert split.label != listed.splits["random"][0].label, "trainings would overwrite each other"
+    lists["a slip of the pen"] = "train"
+    with pytest.raises(InputError, match="1 listed clusters, such as a slip of the pen, are not in the survey"):
+        make_study(study.clusters, study.folds, buffer_m=20_000, jitter=DHS_JITTER, lists=lists)
 
 
 def test_another_country_trains_and_never_tests(studies: tuple[ClusterStudy, ClusterStudy]) -> None:
     here, there = studies
     study = transfer_study(here, there, **SETTINGS)
-    assert list(study.splits) == ["simland-b to simland-a", "with half of simland-b", "with all of simland-b"]
+    added = ["alone", "with half of simland-b", "with all of simland-b"]
+    assert list(study.splits) == ["simland-b to simland-a", *added]
     mine, other = set(here.clusters["area_id"]), set(there.clusters["area_id"])
     (across,) = study.splits["simland-b to simland-a"]
     assert (set(across.test), set(across.train)) == (mine, other)
-    added = {}
-    for words in ("with half of simland-b", "with all of simland-b"):
-        splits = study.splits[words]
-        assert set().union(*(split.test for split in splits)) == mine
-        added[words] = {frozenset(set(split.train) & other) for split in splits}
-        assert len(added[words]) == 1, "each fold is given the same clusters"
-    (half,), (every,) = added.values()
-    assert every == other
+    given = []
+    for name in added:
+        for split, own in zip(study.splits[name], here.splits["block"], strict=True):
+            assert split.test == own.test, "columns that do not test the same clusters cannot be compared"
+            assert set(split.train) - other <= set(own.train)
+        (clusters,) = {frozenset(set(split.train) & other) for split in study.splits[name]}
+        given.append(clusters)
+    none, half, every = given
+    assert (none, every) == (frozenset(), other)
     assert half < every
     assert len(half) == pytest.approx(30, abs=2)
     assert list(study.labels.columns) == ["poverty", "population"]  # Simland B asked nobody for their weight
+    labels = [split.label for splits in study.splits.values() for split in splits]
+    assert len(set(labels)) == len(labels), "trainings would overwrite each other"
+
+
+def test_what_is_held_out_inside_training_is_never_shared_by_two_countries(
+    studies: tuple[ClusterStudy, ClusterStudy],
+) -> None:
+    study = transfer_study(*studies, **SETTINGS)
+    country_of = study.clusters.set_index("area_id")["country"]
+    for unit in ("block", "borough"):
+        assert (study.folds.groupby(unit)["area_id"].agg(lambda ids: country_of[ids].nunique()) == 1).all()
 
 
 def test_countries_that_share_clusters_or_no_indicator_are_refused(studies: tuple[ClusterStudy, ClusterStudy]) -> None:
     here, there = studies
-    with pytest.raises(InputError, match="SA0001 is in both countries"):
+    with pytest.raises(InputError, match="SA0001 is in both countries: tell them apart"):
         transfer_study(here, here, **SETTINGS)
     only = there.clusters.assign(poverty=np.nan, population=np.nan, bmi=20.0)
     wealth = here.clusters.assign(population=np.nan, bmi=np.nan)

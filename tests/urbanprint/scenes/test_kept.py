@@ -83,3 +83,24 @@ def test_what_was_seen_in_a_picture_is_forgotten(images: pd.DataFrame, tmp_path:
     assert forget(folder, "sha-3") == []
     left = pd.concat(pd.read_parquet(path) for path in folder.glob("*.parquet"))
     assert set(left["image_id"]) == {f"sha-{number}" for number in (0, 1, 2, 4, 5, 6)}
+
+
+def test_a_picture_in_which_nothing_is_seen_is_not_parsed_again(images: pd.DataFrame, tmp_path: Path) -> None:
+    class Blind(Greyness):
+        def parse(self, pixels: np.ndarray) -> Amounts:
+            self.seen += len(pixels)
+            nothing = np.zeros((len(pixels), 2))
+            return Amounts(fraction=nothing, count=nothing * np.nan, confidence=nothing * np.nan)
+
+    blind = Blind()
+    for _ in range(2):
+        assert parse_kept(images, lambda: blind, folder=tmp_path / "kept").empty
+    assert blind.seen == 7
+
+
+def test_two_runs_that_parsed_the_same_pictures_do_no_harm(images: pd.DataFrame, tmp_path: Path) -> None:
+    alone = parse_kept(images, Greyness, folder=tmp_path / "one")
+    parse_kept(images, Greyness, folder=tmp_path / "other")
+    for path in (tmp_path / "other").glob("*.parquet"):
+        path.rename(tmp_path / "one" / path.name)
+    assert len(parse_kept(images, Greyness, folder=tmp_path / "one")) == len(alone)
