@@ -1,4 +1,4 @@
-"""A loopback server that speaks the providers' real protocols about the simulated town and countries.
+"""A loopback server that speaks the providers' real protocols about the simulated town, countries and planet.
 
 What belongs here is transport: the log, faults, sockets. What is answered is in `protocols/`, a module a provider.
 """
@@ -31,6 +31,7 @@ from urbanprint.simulation.protocols.mapillary import GraphApi
 from urbanprint.simulation.protocols.open_data import OpenData, boundary_table
 from urbanprint.simulation.protocols.ortho import OrthoServices
 from urbanprint.simulation.protocols.panoramax import PanoramaxApi
+from urbanprint.simulation.protocols.planet import PlanetApi
 from urbanprint.simulation.protocols.street_view import StreetViewApi
 from urbanprint.simulation.protocols.vector_tiles import VectorTiles
 from urbanprint.simulation.protocols.wire import Provider
@@ -52,11 +53,12 @@ class RequestRecord:
 
 
 class SimulationServer:
-    """Serves `town` and the countries on 127.0.0.1 while the context is open; `url` is its address, `requests` its log.
+    """Serves `town`, the countries and the planet on 127.0.0.1 while open; `url` is its address, `requests` its log.
 
     `log_path` gets every request as a JSON line at once, so that the log survives a kill. `page` is the feature
     service's maxRecordCount, `dense_box` the number of images above which a search box is refused, `image_width` the
-    width in pixels of the town's cameras, `clusters` the number in each simulated country, `port` 0 any free one.
+    width in pixels of the town's cameras, `clusters` the number in each simulated country, `planet_images` about the
+    number of images of the planet, `port` 0 any free one.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class SimulationServer:
         dense_box: int = 30,
         image_width: int = 256,
         clusters: int = CLUSTERS,
+        planet_images: int = 4_000,
         port: int = 0,
     ) -> None:
         self.town = town or build_town()
@@ -87,6 +90,7 @@ class SimulationServer:
             KartaViewApi(self.town, camera, dense=dense_box),
             OrthoServices(Overhead(self.town).colours),
             Countries(clusters=clusters, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
+            PlanetApi(images=planet_images, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
         ]
         self.closing = threading.Event()
         self._faults = list(faults)
