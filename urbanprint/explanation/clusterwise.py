@@ -76,7 +76,8 @@ def class_importance(
         )
         for each in fitted
     ]
-    members = (each_class(pd.concat([each.testing.head(0) for each in fitted])), correlated_groups([each.training for each in fitted]))
+    every = pd.concat([each.testing.head(0) for each in fitted])  # a class may be seen in one fold's test alone
+    members = (each_class(every), correlated_groups([each.training for each in fitted]))
     by_class, by_group = (
         permutation_importance(parts, group, task=task, unit_of=unit_of, seed=seed) for group in members
     )
