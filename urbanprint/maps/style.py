@@ -76,8 +76,8 @@ def model_order(models: list[str]) -> list[str]:
 
 
 def number_text(value: float, digits: int = 2) -> str:
-    """A number with a true minus sign; "-" where it is missing."""
-    return "-" if pd.isna(value) else f"{value:.{digits}f}".replace("-", MINUS)
+    """A number with a true minus sign, never that of a zero; "-" where it is missing."""
+    return "-" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
 def decile(deprivation: pd.Series) -> pd.Series:
