@@ -18,7 +18,7 @@ from urbanprint.imagery.decoding import decode_many
 from urbanprint.models.backbones import load_backbone, normalise
 from urbanprint.models.embedding import embed, mixed_precision, pick_device, to_device
 
-_IMAGES, _BATCH, _SIZE, _ROUNDS = 192, 32, 224, 5
+_IMAGES, _BATCH, _SIZE, _ROUNDS = 96, 32, 224, 3
 _WANTED = 0.9
 
 
