@@ -5,12 +5,14 @@ partitioned asset would load every partition.
 """
 
 import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.partitions import CITIES
+from assets.partitions import CITIES, WORLD_LEVELS, WORLDS
 from assets.sources import PUBLISHERS
+from resources.cities import Cities
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -47,31 +49,45 @@ SCHEMAS = {
 }
 """Asset -> name of its schema in `urbanprint.tables`."""
 
+WORLD_SCHEMAS = {
+    "world_grid": ("geolocation.cell_images", "WORLD_GRID"),
+    "cell_images": ("tables", "IMAGES"),
+    "cell_coverage": ("geolocation.cell_images", "CELL_COVERAGE"),
+    "cell_classes": ("geolocation.datasets", "CLASS_REPORT"),
+    "geolocation_guesses": ("geolocation.scores", "GUESSES"),
+    "geolocation_coverage": ("geolocation.comparison", "SET_COVERAGE"),
+    "geolocation_scores": ("geolocation.scores", "GEOLOCATION_SCORES"),
+    "geolocation_differences": ("geolocation.scores", "GEOLOCATION_DIFFERENCES"),
+}
+"""Asset of a world -> module of the library and name of its schema there."""
+
 WHOLE = NATIONAL | {"selection_optimism"}
 """Assets without partitions."""
 
 MODELS = ("baseline_predictions", "probe_model", "imagewise_model")
 CLUSTER_MODELS = ("cluster_baselines", "clusterwise_model", "cluster_imagewise_model", "graph_model")
+CALIBRATED = 0.05
+"""Largest expected calibration error of probabilities that may be shown as such."""
 BELIEVABLE_R2 = 0.95
 """Above this in unseen boroughs or blocks, on statistics of this kind, something has leaked."""
 
 
-def _schema_check(asset: str, schema: str) -> dg.AssetChecksDefinition:
+def _schema_check(
+    asset: str, schema: str, *, module: str = "tables", partitions: dg.PartitionsDefinition | None = CITIES
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name="schema",
         blocking=True,
-        partitions_def=None if asset in WHOLE else CITIES,
-        description=f"Every column, type, range and key of the table as declared in urbanprint.tables.{schema}.",
+        partitions_def=None if asset in WHOLE else partitions,
+        description=f"Every column, type, range and key of the table as declared in urbanprint.{module}.{schema}.",
     )
     def check(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
         import pandera.errors
 
-        from urbanprint import tables
-
         table = _table(context, workspace, asset)
         try:
-            getattr(tables, schema).validate(table, lazy=True)
+            getattr(import_module(f"urbanprint.{module}"), schema).validate(table, lazy=True)
         except pandera.errors.SchemaErrors as error:
             cases = error.failure_cases.head(20)
             return dg.AssetCheckResult(
@@ -127,6 +143,44 @@ def _believable_check(scorecard: str, *, kind: str) -> dg.AssetChecksDefinition:
     return check
 
 
+@dg.asset_check(
+    asset="image_parts",
+    name="strangers",
+    blocking=True,
+    partitions_def=WORLDS,
+    description="Images that train, calibrate and test share no sequence and no photograph, and lie apart.",
+)
+def _strangers(context: dg.AssetCheckExecutionContext, workspace: Workspace, cities: Cities) -> dg.AssetCheckResult:
+    from urbanprint.errors import LeakingSplit
+    from urbanprint.geolocation.parts import check_parts
+
+    parts = _table(context, workspace, "image_parts")
+    apart_m = cities.catalogue.world(context.partition_key).cells.apart_m
+    try:
+        check_parts(parts.drop(columns="part"), parts["part"], apart_m=apart_m)
+    except LeakingSplit as leak:
+        return dg.AssetCheckResult(passed=False, metadata={"leak": str(leak)})
+    return dg.AssetCheckResult(passed=True, metadata={"images": len(parts), "metres apart, at least": apart_m})
+
+
+@dg.asset_check(
+    asset="geolocation_calibration",
+    name="calibrated",
+    partitions_def=WORLDS,
+    description="After scaling, confidence and accuracy of the joint network differ by at most 0.05 at every level.",
+)
+def _calibrated(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    from urbanprint.geolocation.comparison import calibration_errors
+
+    errors = calibration_errors(_table(context, workspace, "geolocation_calibration"))
+    joint = errors[errors["model"] == "joint"].set_index("level")["after"]
+    return dg.AssetCheckResult(
+        passed=bool((joint <= CALIBRATED).all()),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"L{level}": float(error) for level, error in joint.items()},
+    )
+
+
 def _table(context: dg.AssetCheckExecutionContext, workspace: Workspace, asset: str) -> "pd.DataFrame":
     return workspace.read_table(asset, partition=None if asset in WHOLE else context.partition_key)
 
@@ -135,6 +189,13 @@ CHECKS = [
     *[_schema_check(asset, schema) for asset, schema in SCHEMAS.items()],
     *[_held_out_check(asset, folds_of="folds") for asset in MODELS],
     *[_held_out_check(asset, folds_of="cluster_folds") for asset in CLUSTER_MODELS],
+    *[
+        _schema_check(asset, schema, module=module, partitions=WORLDS)
+        for asset, (module, schema) in WORLD_SCHEMAS.items()
+    ],
+    _schema_check("level_dataset", "LEVEL_MANIFEST", module="geolocation.datasets", partitions=WORLD_LEVELS),
+    _strangers,
+    _calibrated,
     _believable_check("scorecard", kind="borough"),
     _believable_check("cluster_scorecard", kind="block"),
 ]

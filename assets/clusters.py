@@ -12,14 +12,15 @@ import pandas as pd
 from assets.describing import OWNERS, described
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.surveys import Surveys, jitter_of
+from resources.files import Files
+from resources.surveys import jitter_of
 from resources.workspace import Workspace
 
 _OWN: dict[str, Any] = {"owners": OWNERS, "partitions_def": CITIES}
 
 
 @dg.asset(**_OWN, group_name="sources", kinds={"csv", "parquet"}, code_version="1")
-def survey_clusters(context: dg.AssetExecutionContext, cities: Cities, surveys: Surveys) -> dg.Output[pd.DataFrame]:
+def survey_clusters(context: dg.AssetExecutionContext, cities: Cities, files: Files) -> dg.Output[pd.DataFrame]:
     """The clusters of a country's household survey: position as published, urban or rural, weight, indicators."""
     from urbanprint.indicators.survey import read_clusters
     from urbanprint.maps.livelihood_figures import cluster_map
@@ -27,7 +28,7 @@ def survey_clusters(context: dg.AssetExecutionContext, cities: Cities, surveys: 
 
     country = cities.country(context.partition_key)
     survey = country.survey
-    path = surveys.path(survey.table)
+    path = files.path(survey.table)
     clusters = read_clusters(path, columns=survey.columns, id_columns=survey.id_columns, country=survey.country)
     known = {f"clusters with {name}": int(clusters[name].notna().sum()) for name in LIVELIHOODS}
     shown = next(name for name in LIVELIHOODS if clusters[name].notna().any())
@@ -46,7 +47,7 @@ def scene_parses(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
-    surveys: Surveys,
+    files: Files,
     street_images: pd.DataFrame,
 ) -> dg.Output[pd.DataFrame]:
     """What is seen in each image: share of pixels, objects and confidence by class. No picture is parsed twice."""
@@ -60,7 +61,7 @@ def scene_parses(
     scenes = country.scenes
     images = street_images[street_images["state"] == "fetched"]
     if scenes.detections is not None:
-        found = read_detections(surveys.path(scenes.detections), images["image_id"], features_are=scenes.features_are)
+        found = read_detections(files.path(scenes.detections), images["image_id"], features_are=scenes.features_are)
     else:
         store = ImageStore(workspace.images)
         with Printed() as bar:

@@ -1,7 +1,7 @@
 """From points to pixels: what will be asked, what was fetched, and what the search for images met."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import geopandas as gpd
@@ -12,8 +12,19 @@ from assets.partitions import CITIES
 from resources.cities import Cities
 from resources.imagery import ImagerySources, image_store, open_ledger
 from resources.workspace import Workspace
+from urbanprint.settings import Country, Place
+
+if TYPE_CHECKING:
+    from urbanprint.maps.style import Deciles
 
 _GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
+
+
+def _deciles(place: Place) -> "Deciles":
+    """What the deciles of a place's sample are of."""
+    from urbanprint.maps.style import DEPRIVATION, WEALTH
+
+    return WEALTH if isinstance(place, Country) else DEPRIVATION
 
 
 class LookUp(dg.Config):
@@ -174,19 +185,22 @@ def street_images(
     yield described(
         acquired.coverage,
         output="image_coverage",
-        pictures={"coverage_by_decile": figures.coverage_by_decile(acquired.coverage)},
+        pictures={"coverage_by_decile": figures.coverage_by_decile(acquired.coverage, deciles=_deciles(city))},
         areas_without_imagery=int((acquired.coverage["outcome"] == "no imagery").sum()),
     )
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
-def image_quality(street_images: pd.DataFrame, sampled_areas: pd.DataFrame) -> dg.Output[pd.DataFrame]:
+def image_quality(
+    context: dg.AssetExecutionContext, cities: Cities, street_images: pd.DataFrame, sampled_areas: pd.DataFrame
+) -> dg.Output[pd.DataFrame]:
     """How many images were rejected, by reason, source and deprivation decile, beside those that were kept."""
     from urbanprint.imagery.quality import rejections
     from urbanprint.maps.coverage_figures import rejection_chart
 
     table = rejections(street_images, sampled_areas.set_index("area_id")["stratum"])
-    return described(table, pictures={"rejections": rejection_chart(table)})
+    deciles = _deciles(cities.place(context.partition_key))
+    return described(table, pictures={"rejections": rejection_chart(table, deciles=deciles)})
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
@@ -203,8 +217,8 @@ def coverage_bias(
     from urbanprint.imagery import coverage
     from urbanprint.maps.coverage_figures import coverage_bias_chart
 
-    least = cities.place(context.partition_key).sample.least_images
+    place = cities.place(context.partition_key)
     bias = coverage.coverage_bias(
-        areas, sampled_areas, sample_points, street_images, image_coverage, least_images=least
+        areas, sampled_areas, sample_points, street_images, image_coverage, least_images=place.sample.least_images
     )
-    return described(bias, pictures={"coverage_bias": coverage_bias_chart(bias)})
+    return described(bias, pictures={"coverage_bias": coverage_bias_chart(bias, deciles=_deciles(place))})

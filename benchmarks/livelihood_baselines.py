@@ -15,13 +15,13 @@ from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsRegressor
 
 from urbanprint.errors import InputError
-from urbanprint.evaluation.cluster_baselines import CLUSTER_BASELINES, baseline_learner, cluster_baselines
+from urbanprint.evaluation.cluster_baselines import baseline_learner, cluster_baselines
 from urbanprint.evaluation.cluster_scores import score_clusters
 from urbanprint.evaluation.clusters import cluster_folds, cluster_splits, cross_fit_clusters
 from urbanprint.evaluation.optimism import selection_optimism
 from urbanprint.evaluation.tasks import Task, cluster_labels
 from urbanprint.indicators.survey import DHS_JITTER, read_clusters
-from urbanprint.vocabulary import TASK_MEASURES
+from urbanprint.vocabulary import CLUSTER_BASELINES, TASK_MEASURES
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MARKS = ("<!-- begin: written by python -m benchmarks.livelihood_baselines -->", "<!-- end -->")

@@ -1,4 +1,4 @@
-"""The command line: `urbanprint cities | plan CITY | run CITY ... | demo | takedown IMAGE | ui`.
+"""The command line: `urbanprint cities | plan CITY | run CITY ... | locate PHOTO ... | demo | takedown IMAGE | ui`.
 
 What a command does is done by the code location; here are only arguments and words. Dagster is imported inside
 the commands, so that `urbanprint --help` answers at once.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urbanprint import __version__
 from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, find_catalogue, read_catalogue
 from urbanprint.errors import UrbanprintError
-from urbanprint.settings import City, Country, Place
+from urbanprint.settings import City, Country, Place, World
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="FILE", help=f"catalogue of cities (or {CATALOGUE_VARIABLE})")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    cities = commands.add_parser("cities", help="list the cities and countries of the catalogue")
+    cities = commands.add_parser("cities", help="list the cities, countries and worlds of the catalogue")
     cities.set_defaults(command=_cities)
 
     plan = commands.add_parser("plan", help="say what a run would ask of the imagery provider, before it does")
@@ -55,10 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--look-up", action="store_true", help="search the areas first: free, and the plan is exact")
     plan.set_defaults(command=_plan)
 
-    run = commands.add_parser("run", help="make everything of cities and countries, from statistics to map and report")
-    run.add_argument("places", nargs="+", metavar="city", help="a city or a country; several run one after the other")
+    run = commands.add_parser("run", help="make everything of cities, countries or worlds, to map and report")
+    run.add_argument("places", nargs="+", metavar="city", help="a city, a country or a world; several run in turn")
     run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
     run.set_defaults(command=_run)
+
+    locate = commands.add_parser("locate", help="say where photographs may have been taken, and draw the map")
+    locate.add_argument("photographs", nargs="+", metavar="photo", type=Path)
+    locate.add_argument("--world", help="the world whose model answers (default: the one that has been built)")
+    locate.add_argument("--model", type=Path, metavar="FOLDER", help="folder of a fitted model, in place of a world's")
+    locate.add_argument("--finest", type=int, metavar="LEVEL", help="answer no finer than this grid level")
+    locate.add_argument("--out", type=Path, metavar="FOLDER", help="where the maps are written")
+    locate.set_defaults(command=_locate)
 
     takedown = commands.add_parser("takedown", help="remove an image and every picture made of it, for good")
     takedown.add_argument("image", help="its identifier at the provider")
@@ -99,6 +107,13 @@ def _cities(_options: argparse.Namespace) -> int:
             rows.append((country.key, country.name, table, country.imagery.key, f"at most {country.sample.views}"))
         print()
         _print_table(rows)
+    if catalogue.worlds:
+        rows = [("world", "name", "imagery", "levels", "images a cell")]
+        for world in catalogue.worlds.values():
+            levels = " ".join(f"L{level}" for level in world.cells.levels)
+            rows.append((world.key, world.name, world.imagery.key, levels, f"at most {world.sample.views}"))
+        print()
+        _print_table(rows)
     return 0
 
 
@@ -134,9 +149,12 @@ def _run(options: argparse.Namespace) -> int:
     from urbanprint.scenes.parsers import require_pixels
     from urbanprint.sources.providers import require_training
 
-    places = [catalogue.place(key) for key in options.places]
+    worlds = [catalogue.world(key) for key in options.places if key in catalogue.worlds]
+    places = [catalogue.place(key) for key in options.places if key not in catalogue.worlds]
+    for world in worlds:
+        require_training(world.imagery)  # asked before the first image is paid for
     for place in places:
-        require_training(place.imagery)  # asked before the first image is paid for
+        require_training(place.imagery)
         if isinstance(place, Country):
             require_pixels(place)
     with _Graph(catalogue) as graph:
@@ -153,15 +171,29 @@ def _run(options: argparse.Namespace) -> int:
             graph.livelihood()
         if sum(isinstance(place, Country) for place in places) > 1:
             _print_report(graph.report("livelihood"))
+        for world in worlds:
+            graph.world(world)
+            _print_report(graph.report(world.key))
     return 0
 
 
 def _print_report(folder: Path) -> None:
     print((folder / "summary.txt").read_text(encoding="utf-8"))
-    for name, page in (("map", "map.html"), ("table", "table.md"), ("report", "index.html")):
+    for name, page in (
+        ("map", "map.html"),
+        ("map", "coverage_map.html"),
+        ("table", "table.md"),
+        ("report", "index.html"),
+    ):
         if (folder / page).is_file():
             print(f"{name:<7} {folder / page}")
     print()
+
+
+def _locate(options: argparse.Namespace) -> int:
+    from pipelines.locating import locate
+
+    return locate(options.photographs, world=options.world, model=options.model, finest=options.finest, out=options.out)
 
 
 def _takedown(options: argparse.Namespace) -> int:
@@ -260,6 +292,14 @@ class _Graph:
         """Make the assets of a city or country, or `only` some of them; `config` is that of assets, by name."""
         job = "country" if isinstance(place, Country) else "city"
         self._launch(job, partition=place.key, only=only, config=config)
+
+    def world(self, world: World) -> None:
+        """Make everything of a world: its images and cells, the network of each level, the joint one, the report."""
+        self._launch("world", partition=world.key)
+        for level in world.levels:
+            print(f"{level}:", file=sys.stderr)
+            self._launch("grid_level", partition=level)
+        self._launch("geolocation", partition=world.key)
 
     def board(self) -> None:
         """Bring the board over all cities up to date."""

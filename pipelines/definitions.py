@@ -21,14 +21,18 @@ from assets import (
     evaluation,
     explanation,
     features,
+    geolocation_evaluation,
+    geolocation_models,
     imagery,
     maps,
     models,
     sources,
+    worlds,
 )
 from pipelines import automation, jobs
 from resources.addresses import Addresses
 from resources.cities import Cities
+from resources.files import Files
 from resources.imagery import ImagerySources
 from resources.surveys import Surveys
 from resources.tables import Tables
@@ -48,6 +52,7 @@ def build_defs(
         *sources.SOURCES,
         *dg.load_assets_from_modules([areas, imagery, features, models, evaluation, explanation, maps]),
         *dg.load_assets_from_modules([clusters, cluster_models, cluster_evaluation, cluster_explanation, cluster_maps]),
+        *dg.load_assets_from_modules([worlds, geolocation_models, geolocation_evaluation]),
     ]
     return dg.Definitions(
         assets=[_scheduled(asset) for asset in assets],
@@ -66,12 +71,14 @@ def build_resources(*, home: Path | None = None, catalogue: Path | None = None) 
     """Return the resources of every asset over the folder `home` and the `catalogue`."""
     workspace = Workspace(home=str(home or default_home()))
     addresses = Addresses()
+    files = Files(addresses=addresses, workspace=workspace)
     return {
         "workspace": workspace,
         "cities": Cities(path=str(catalogue) if catalogue else None),
         "addresses": addresses,
         "imagery_sources": ImagerySources(addresses=addresses, workspace=workspace),
-        "surveys": Surveys(addresses=addresses, workspace=workspace),
+        "files": files,
+        "surveys": Surveys(files=files, workspace=workspace),
         "tracking": Tracking(workspace=workspace),
         "io_manager": Tables(workspace=workspace),
     }

@@ -1,4 +1,4 @@
-"""What can be launched as one run: the national sources, a city or a country from areas to report, all side by side."""
+"""What can be launched as one run: the sources, a city or a country from areas to report, the steps of a world."""
 
 import dagster as dg
 
@@ -36,6 +36,19 @@ livelihood = dg.define_asset_job(
     selection=dg.AssetSelection.assets("selection_optimism", "transfer_matrix", "livelihood_report"),
     description="All countries side by side, and what they teach each other.",
 )
+_TO_CLASSES = dg.AssetSelection.groups("worlds")
+_LEVEL = dg.AssetSelection.assets("level_dataset", "level_labels", "level_model", "level_calibration")
+world = dg.define_asset_job(
+    "world", selection=_TO_CLASSES, description="A world from its land to its images and the cells to tell apart."
+)
+grid_level = dg.define_asset_job(
+    "grid_level", selection=_LEVEL, description="The network of one level of a world. Needs the job `world`."
+)
+geolocation = dg.define_asset_job(
+    "geolocation",
+    selection=dg.AssetSelection.groups("geolocation") - _LEVEL,
+    description="The joint network of a world, the judgement of both designs, the report. Needs all its levels.",
+)
 SOURCE_JOBS = {
     publisher: dg.define_asset_job(
         f"{publisher}_sources",
@@ -44,4 +57,4 @@ SOURCE_JOBS = {
     )
     for publisher in PUBLISHERS
 }
-JOBS = [city, country, refresh, board, livelihood, *SOURCE_JOBS.values()]
+JOBS = [city, country, refresh, board, livelihood, world, grid_level, geolocation, *SOURCE_JOBS.values()]

@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from resources.addresses import Addresses
+from resources.files import Files
 from resources.workspace import Workspace
 from urbanprint.settings import Country, Survey
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from urbanprint.evaluation.study import ClusterStudy
@@ -25,16 +23,10 @@ def jitter_of(survey: Survey) -> "Jitter":
 
 
 class Surveys(dg.ConfigurableResource):
-    """Fetches the files of surveys and makes studies of their clusters."""
+    """Makes studies of the clusters of surveys."""
 
-    addresses: dg.ResourceDependency[Addresses]
+    files: dg.ResourceDependency[Files]
     workspace: dg.ResourceDependency[Workspace]
-
-    def path(self, address: str) -> "Path":
-        """Return the local path of a file of a survey, asked for again only if it has changed."""
-        from urbanprint.sources.open_data import fetch
-
-        return fetch(self.addresses.resolve(address), folder=self.workspace.downloads).path
 
     def study(
         self,
@@ -68,4 +60,4 @@ class Surveys(dg.ConfigurableResource):
 
         if survey.train_list is None or survey.validation_list is None:
             return None
-        return read_lists(self.path(survey.train_list), self.path(survey.validation_list))
+        return read_lists(self.files.path(survey.train_list), self.files.path(survey.validation_list))

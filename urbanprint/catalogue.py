@@ -1,4 +1,4 @@
-"""The catalogue of cities and countries: `cities.toml` read into records (`settings`), every mistake one sentence.
+"""The catalogue: `cities.toml` read into records of cities, countries and worlds, every mistake one sentence.
 
 What belongs here is reading: which table is which record, defaults, and messages that name table and key.
 
@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 import types
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import date, datetime
@@ -18,23 +19,27 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from urbanprint.errors import CatalogueError
-from urbanprint.settings import City, Country, Edition, Imagery, Place, RejectedValue
+from urbanprint.settings import City, Country, Edition, Imagery, Place, RejectedValue, World
 
 CATALOGUE_VARIABLE = "URBANPRINT_CATALOGUE"
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
+_KINDS: Mapping[str, type] = {"cities": City, "countries": Country, "worlds": World}
+"""Table of the file -> what each of its tables is. Defaults of cities stand in [defaults], of others in a table there.
+"""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The cities and countries of one catalogue file."""
+    """The cities, countries and worlds of one catalogue file."""
 
     path: Path
     cities: Mapping[str, City]
     countries: Mapping[str, Country]
+    worlds: Mapping[str, World]
 
     @property
     def places(self) -> dict[str, Place]:
-        """Cities and countries by key: the partitions of the graph."""
+        """Cities and countries by key: they share areas and imagery, and the partitions of these."""
         return {**self.cities, **self.countries}
 
     def place(self, key: str) -> Place:
@@ -58,6 +63,12 @@ class Catalogue:
         if not isinstance(place, Country):
             raise CatalogueError(f"{key} is a city, and this is for countries of survey clusters: use the job `city`")
         return place
+
+    def world(self, key: str) -> World:
+        """Return the world called `key`; raises `CatalogueError` naming the nearest one if there is none."""
+        if key not in self.worlds:
+            raise CatalogueError(f"{self.path} has no world {key!r}{_nearest(key, self.worlds)}")
+        return self.worlds[key]
 
     def editions(self, publisher: str) -> tuple[Edition, ...]:
         """The editions of `publisher` that some city uses, in the order of the file."""
@@ -89,35 +100,34 @@ def read_catalogue(path: str | Path | None = None) -> Catalogue:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path} is not valid TOML: {error}") from None
     reader = _Reader(path)
-    known = ("defaults", "editions", "imagery", "cities", "countries")
+    known = ("defaults", "editions", "imagery", *_KINDS)
     for name in document:
         if name not in known:
             raise CatalogueError(f"{path}: unknown table [{name}]{_nearest(name, known)}")
     for name in known:
         if not isinstance(document.get(name, {}), dict):
             raise CatalogueError(f"{path}: {name} must be a table: [{name}.<key>]")
-    of_cities = dict(document.get("defaults", {}))
-    of_countries = of_cities.pop("countries", {})
-    reader.check_defaults(of_cities, "defaults", City, also=("countries",))
-    reader.check_defaults(of_countries, "defaults.countries", Country)
+    defaults = reader.defaults(document.get("defaults", {}))
     shared: dict[str, Mapping[str, Any]] = {
         name: {
             key: reader.record(kind, table, f"{name}.{key}", key=key) for key, table in reader.tables(document, name)
         }
         for name, kind in (("editions", Edition), ("imagery", Imagery))
     }
-    cities, countries = (
-        {
-            key: reader.place(kind, key, table, f"{name}.{key}", defaults=defaults, shared=shared)
+    found = {
+        name: {
+            key: reader.place(kind, key, table, f"{name}.{key}", defaults=defaults[name], shared=shared)
             for key, table in reader.places(document, name)
         }
-        for name, kind, defaults in (("cities", City, of_cities), ("countries", Country, of_countries))
-    )
-    if both := sorted(set(cities) & set(countries)):
-        raise CatalogueError(f"{path}: {both[0]!r} is both a city and a country: rename one, each is a partition")
-    if not cities and not countries:
+        for name, kind in _KINDS.items()
+    }
+    for key, times in Counter(key for group in found.values() for key in group).items():
+        if times > 1:
+            both = " and ".join(f"[{name}.{key}]" for name in _KINDS if key in found[name])
+            raise CatalogueError(f"{path}: there are {both}: rename one, each is a partition")
+    if not any(found.values()):
         raise CatalogueError(f"{path}: no [cities.<key>] table; add one for each city")
-    return Catalogue(path=path, cities=types.MappingProxyType(cities), countries=types.MappingProxyType(countries))
+    return Catalogue(path=path, **{name: types.MappingProxyType(group) for name, group in found.items()})
 
 
 def _nearest(name: str, known: Any) -> str:
@@ -131,7 +141,7 @@ class _Reader:
     _ADDRESSES = frozenset(
         {
             "deprivation", "boundaries", "lookup", "folder", "manifest", "endpoint", "weights",
-            "table", "train_list", "validation_list", "detections",
+            "table", "train_list", "validation_list", "detections", "land", "regions",
         }
     )  # fmt: skip
 
@@ -164,7 +174,16 @@ class _Reader:
             merged.append((key, own))
         return merged
 
-    def check_defaults(self, defaults: Any, where: str, kind: type, *, also: tuple[str, ...] = ()) -> None:
+    def defaults(self, document: Any) -> dict[str, Mapping[str, Any]]:
+        """The sections each kind of place starts from, checked."""
+        self._check_defaults(document, "defaults", City, also=tuple(_KINDS)[1:])
+        found: dict[str, Mapping[str, Any]] = {"cities": {n: v for n, v in document.items() if n not in _KINDS}}
+        for name in tuple(_KINDS)[1:]:
+            found[name] = document.get(name, {})
+            self._check_defaults(found[name], f"defaults.{name}", _KINDS[name])
+        return found
+
+    def _check_defaults(self, defaults: Any, where: str, kind: type, *, also: tuple[str, ...] = ()) -> None:
         known = (*self._sections(kind), *also)
         if not isinstance(defaults, dict):
             raise CatalogueError(f"{self._path}: {where} must be a table: [{where}]")

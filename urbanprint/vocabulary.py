@@ -39,6 +39,17 @@ LIVELIHOODS: dict[str, str] = {
 """The indicators of a survey cluster: column -> name for people. As surveyed: a higher `poverty` index is a wealthier
 cluster (the published column `pov` is a wealth index)."""
 
+CLUSTER_BASELINES: dict[str, str] = {
+    "random": "random",
+    "prior": "prior",
+    "country": "mean of the country",
+    "neighbours": "average of the nearest clusters",
+    "coordinates": "coordinates only",
+    "urban": "urban flag",
+    "coordinates_urban": "coordinates + urban flag",
+}
+"""Models of survey clusters that look at no picture: identifier -> name for people."""
+
 TASKS: dict[str, str] = {
     "classification": "at or above the training median",
     "regression": "the value itself",

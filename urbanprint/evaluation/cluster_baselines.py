@@ -17,17 +17,7 @@ from urbanprint.errors import InputError
 from urbanprint.evaluation.crossfit import Learner
 from urbanprint.evaluation.splits import Split, inner_groups
 from urbanprint.evaluation.tasks import Task, task_labels
-
-CLUSTER_BASELINES: dict[str, str] = {
-    "random": "random",
-    "prior": "prior",
-    "country": "mean of the country",
-    "neighbours": "average of the nearest clusters",
-    "coordinates": "coordinates only",
-    "urban": "urban flag",
-    "coordinates_urban": "coordinates + urban flag",
-}
-"""The baselines: identifier -> name for people."""
+from urbanprint.vocabulary import CLUSTER_BASELINES
 
 NEIGHBOURS: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80)
 """Numbers of neighbours tried."""

@@ -1,14 +1,14 @@
 """By how much one model of survey clusters beats another, and how sure that is.
 
-What belongs here: paired differences over `tables.CLUSTER_PREDICTIONS`. The bootstrap is that of `scores`: whole
-countries (or regions) are drawn under borough folds, else whole blocks.
+What belongs here: paired differences over `tables.CLUSTER_PREDICTIONS`. Intervals draw whole countries (or
+regions) under borough folds, else whole blocks (`bootstrap`).
 """
 
 import numpy as np
 import pandas as pd
 
 from urbanprint.errors import InputError
-from urbanprint.evaluation.scores import _draws, _r2, _ratio, _sums, _with_units
+from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, r2, ratio, with_units
 
 GAIN_COLUMNS = (
     "model",
@@ -55,7 +55,7 @@ def cluster_gain(
                 f"There are no predictions of '{name}', only of {', '.join(sorted(predictions['model'].unique()))}."
             )
     keys = ["area_id", "kind", "indicator", "task"]
-    scored = _with_units(predictions[predictions["observed"].notna()], folds)
+    scored = with_units(predictions[predictions["observed"].notna()], folds)
     paired = scored[scored["model"] == model].merge(
         scored.loc[scored["model"] == rival, [*keys, "observed", "predicted"]], on=keys, suffixes=("", "_rival")
     )
@@ -67,11 +67,11 @@ def cluster_gain(
         )
     rows = []
     for (kind, indicator, task), group in paired.groupby(keys[1:], sort=False):
-        unit, weights = _draws(group["unit"], repeats=repeats, seed=seed)
-        measure, score = ("accuracy", _accuracy) if task == "classification" else ("r2", _r2)
+        unit, weights = group_draws(group["unit"], repeats=repeats, seed=seed)
+        measure, score = ("accuracy", _accuracy) if task == "classification" else ("r2", r2)
         observed, *predicted = group[["observed", "predicted", "predicted_rival"]].to_numpy(dtype=float).T
         ours, theirs = (score(observed, each, unit, weights) for each in predicted)
-        span = _span(ours - theirs, comparisons)
+        span = interval(ours - theirs, comparisons=comparisons)
         rows.append((model, rival, kind, indicator, task, measure, *span, len(group), weights.shape[1], comparisons))
     return pd.DataFrame(rows, columns=list(GAIN_COLUMNS))
 
@@ -79,13 +79,5 @@ def cluster_gain(
 def _accuracy(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Share of clusters on the right side of one half, of each draw (draws,)."""
     right = (predicted >= 0.5) == (observed >= 0.5)
-    count, hits = _sums(np.stack([np.ones(len(right)), right], axis=1), unit, weights).T
-    return _ratio(hits, count)
-
-
-def _span(values: np.ndarray, comparisons: int) -> tuple[float, float, float]:
-    """The value (first element) and its interval from the draws; missing where undefined."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    outside = 0.025 / comparisons
-    low, high = np.quantile(drawn, (outside, 1 - outside)) if len(drawn) else (np.nan, np.nan)
-    return float(values[0]), float(low), float(high)
+    count, hits = draw_sums(np.stack([np.ones(len(right)), right], axis=1), unit, weights).T
+    return ratio(hits, count)

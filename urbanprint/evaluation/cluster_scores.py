@@ -1,14 +1,14 @@
 """How good held-out predictions of clusters are, and how sure that is.
 
-What belongs here: the measures of both tasks over `tables.CLUSTER_PREDICTIONS`. The bootstrap is that of `scores`:
-whole countries (or regions) are drawn under borough folds, else whole blocks.
+What belongs here: the measures of both tasks over `tables.CLUSTER_PREDICTIONS`. Intervals draw whole countries (or
+regions) under borough folds, else whole blocks (`bootstrap`).
 """
 
 import numpy as np
 import pandas as pd
 
 from urbanprint import tables
-from urbanprint.evaluation.scores import _draws, _interval, _r2, _ratio, _sums, _with_units
+from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, r2, ratio, with_units
 from urbanprint.vocabulary import TASK_MEASURES
 
 
@@ -30,31 +30,31 @@ def score_clusters(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: i
     """
     rows = []
     keys = ["model", "kind", "indicator", "task"]
-    for key, group in _with_units(predictions, folds).groupby(keys, sort=False):
+    for key, group in with_units(predictions, folds).groupby(keys, sort=False):
         scored = group[group["observed"].notna()]
-        unit, weights = _draws(scored["unit"], repeats=repeats, seed=seed)
+        unit, weights = group_draws(scored["unit"], repeats=repeats, seed=seed)
         observed, predicted = scored["observed"].to_numpy(), scored["predicted"].to_numpy()
         if key[-1] == "classification":
             hit = ((predicted >= 0.5) == (observed >= 0.5)).astype(float)
-            count, hits = _sums(np.stack([np.ones_like(hit), hit], axis=1), unit, weights).T
+            count, hits = draw_sums(np.stack([np.ones_like(hit), hit], axis=1), unit, weights).T
             fold = scored["fold"].to_numpy()
-            values = {"accuracy": _ratio(hits, count), "auc": _auc(observed, predicted, fold, weights[:, unit])}
+            values = {"accuracy": ratio(hits, count), "auc": _auc(observed, predicted, fold, weights[:, unit])}
         else:
             r = _pearson(observed, predicted, unit, weights)
-            values = {"r2": _r2(observed, predicted, unit, weights), "pearson_r2": r**2, "pearson_r": r}
+            values = {"r2": r2(observed, predicted, unit, weights), "pearson_r2": r**2, "pearson_r": r}
         counts = (len(scored), weights.shape[1])
-        rows += [(*key, measure, *_interval(values[measure]), *counts) for measure in TASK_MEASURES[str(key[-1])]]
+        rows += [(*key, measure, *interval(values[measure]), *counts) for measure in TASK_MEASURES[str(key[-1])]]
     return tables.CLUSTER_SCORES.validate(pd.DataFrame(rows, columns=list(tables.CLUSTER_SCORES.columns)))
 
 
 def _pearson(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Pearson correlation of each draw (draws,), missing for constants."""
     a, b = (values - (values.mean() if len(values) else 0.0) for values in (observed, predicted))
-    count, sa, sb, saa, sbb, sab = _sums(np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1), unit, weights).T
+    count, sa, sb, saa, sbb, sab = draw_sums(np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1), unit, weights).T
     covariance, variance_a, variance_b = (
-        product - _ratio(left * right, count) for product, left, right in ((sab, sa, sb), (saa, sa, sa), (sbb, sb, sb))
+        product - ratio(left * right, count) for product, left, right in ((sab, sa, sb), (saa, sa, sa), (sbb, sb, sb))
     )
-    return _ratio(covariance, np.sqrt(np.maximum(variance_a * variance_b, 0.0)))
+    return ratio(covariance, np.sqrt(np.maximum(variance_a * variance_b, 0.0)))
 
 
 def _auc(observed: np.ndarray, predicted: np.ndarray, fold: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -70,4 +70,4 @@ def _auc(observed: np.ndarray, predicted: np.ndarray, fold: np.ndarray, drawn: n
         below = noughts.cumsum(axis=1) - noughts
         concordant += (ones * (below + noughts / 2)).sum(axis=1)
         pairs += ones.sum(axis=1) * noughts.sum(axis=1)
-    return _ratio(concordant, pairs)
+    return ratio(concordant, pairs)

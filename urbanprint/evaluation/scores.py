@@ -1,12 +1,11 @@
 """How good held-out predictions are, how sure that is, and what it amounts to in words.
 
-What belongs here: measures, their intervals, paired differences, and the verdict. Areas near each other resemble each
-other, so intervals resample whole boroughs or blocks, never single areas: resampling 240 areas one by one would claim
-240 independent observations.
+What belongs here: measures, paired differences, and the verdict. Areas near each other resemble each other, so
+intervals resample whole boroughs or blocks (`bootstrap`), never single areas: resampling 240 areas one by one would
+claim 240 independent observations.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from urbanprint import tables
 from urbanprint.errors import InputError
 from urbanprint.evaluation.baselines import BASELINES
+from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, r2, ratio, with_units
 from urbanprint.vocabulary import FOLD_KINDS, INDICATORS, MEASURES
 
 FEWEST_AREAS = 100
@@ -21,8 +21,6 @@ FEWEST_AREAS = 100
 
 FEWEST_UNITS = 5
 """Below this many resampled boroughs or blocks an interval is too narrow to lean on."""
-
-_INTERVAL = (0.025, 0.975)
 
 DIFFERENCE_COLUMNS = ("model_a", "model_b", "kind", "indicator", "value", "low", "high", "areas", "units")
 
@@ -49,16 +47,16 @@ def score(
     "Bootstrap-based improvements for inference with clustered errors").
     """
     rows = []
-    for (model, kind, indicator), group in _with_units(predictions, folds).groupby(
+    for (model, kind, indicator), group in with_units(predictions, folds).groupby(
         ["model", "kind", "indicator"], sort=False
     ):
         scored = group[group["observed"].notna()]
-        unit, weights = _draws(scored["unit"], repeats=repeats, seed=seed)
+        unit, weights = group_draws(scored["unit"], repeats=repeats, seed=seed)
         values = _measures(
             scored["observed"].to_numpy(), scored["predicted"].to_numpy(), unit, weights, areas_ranked=areas_ranked
         )
         for measure in MEASURES:
-            value, low, high = _interval(values[measure])
+            value, low, high = interval(values[measure])
             rows.append((model, kind, indicator, measure, value, low, high, len(scored)))
     return tables.SCORES.validate(pd.DataFrame(rows, columns=list(tables.SCORES.columns)))
 
@@ -77,18 +75,18 @@ def difference(
                 f"There are no predictions of '{model}', only of {', '.join(sorted(predictions['model'].unique()))}."
             )
     keys = ["area_id", "kind", "indicator"]
-    scored = _with_units(predictions[predictions["observed"].notna()], folds)
+    scored = with_units(predictions[predictions["observed"].notna()], folds)
     paired = scored[scored["model"] == model_a].merge(
         scored.loc[scored["model"] == model_b, [*keys, "predicted"]], on=keys, suffixes=("", "_b")
     )
     rows = []
     for (kind, indicator), group in paired.groupby(["kind", "indicator"], sort=False):
-        unit, weights = _draws(group["unit"], repeats=repeats, seed=seed)
+        unit, weights = group_draws(group["unit"], repeats=repeats, seed=seed)
         observed = group["observed"].to_numpy()
-        gap = _r2(observed, group["predicted"].to_numpy(), unit, weights) - _r2(
+        gap = r2(observed, group["predicted"].to_numpy(), unit, weights) - r2(
             observed, group["predicted_b"].to_numpy(), unit, weights
         )
-        rows.append((model_a, model_b, kind, indicator, *_interval(gap), len(group), weights.shape[1]))
+        rows.append((model_a, model_b, kind, indicator, *interval(gap), len(group), weights.shape[1]))
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
 
@@ -170,75 +168,19 @@ def _unit(kind: str) -> str:
     return "borough" if kind == "borough" else "block"
 
 
-def _with_units(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """The predictions with the column `unit`: the borough or block that is resampled as a whole."""
-    places = folds.drop_duplicates("area_id").set_index("area_id")
-    if absent := sorted(set(predictions["area_id"]) - set(places.index)):
-        raise InputError(
-            f"{len(absent)} predicted areas, such as {absent[0]}, are not in the folds: score with theirs."
-        )
-    places = places.loc[predictions["area_id"]]
-    by_borough = (predictions["kind"] == "borough").to_numpy()
-    return predictions.assign(unit=np.where(by_borough, places["borough"], places["block"]))
-
-
-def _draws(units: pd.Series, *, repeats: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit of each area (n,), and how often each unit is drawn (1 + repeats, units); row 0 is the sample itself."""
-    unit, names = pd.factorize(units, sort=True)
-    return unit, _weights(len(names), repeats, seed)
-
-
-@lru_cache(maxsize=64)
-def _weights(units: int, repeats: int, seed: int) -> np.ndarray:
-    if units < 2:  # nothing to draw from: the value, without an interval
-        return np.ones((1, units))
-    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=repeats)
-    weights = np.vstack([np.ones(units), drawn])
-    weights.flags.writeable = False
-    return weights
-
-
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The value (first element) and the percentiles of its resamples; missing where undefined."""
-    resampled = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(resampled, _INTERVAL) if len(resampled) else (np.nan, np.nan)
-    return float(values[0]), float(low), float(high)
-
-
-def _sums(terms: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums over areas of terms (n, m): (draws, m). Summed within units first: a draw costs m x units."""
-    per_unit = np.zeros((weights.shape[1], terms.shape[1]))
-    np.add.at(per_unit, unit, terms)
-    return weights @ per_unit
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The ratio, missing where the denominator vanishes up to rounding."""
-    defined = denominator > 1e-12
-    return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
-
-
-def _r2(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """R2 of each draw (draws,), about the mean of the areas drawn."""
-    centred = observed - (observed.mean() if len(observed) else 0.0)  # SST as a difference of squares keeps its digits
-    sums = _sums(np.stack([np.ones_like(centred), centred, centred**2, (observed - predicted) ** 2], 1), unit, weights)
-    count, first, second, squared_error = sums.T
-    return 1.0 - _ratio(squared_error, second - _ratio(first**2, count))
-
-
 def _measures(
     observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray, *, areas_ranked: int
 ) -> dict[str, np.ndarray]:
     """Each measure of each draw: (draws,)."""
     off = np.abs(deciles(observed) - deciles(predicted))
     terms = np.stack([np.ones_like(observed), np.abs(observed - predicted), off, off <= 1], axis=1)
-    count, error, deciles_off, within = _sums(terms, unit, weights).T
+    count, error, deciles_off, within = draw_sums(terms, unit, weights).T
     return {
-        "r2": _r2(observed, predicted, unit, weights),
+        "r2": r2(observed, predicted, unit, weights),
         "spearman": _spearman(observed, predicted, unit, weights),
-        "mae_rank": _ratio(error, count) * (areas_ranked - 1),
-        "mae_decile": _ratio(deciles_off, count),
-        "within_one_decile": _ratio(within, count),
+        "mae_rank": ratio(error, count) * (areas_ranked - 1),
+        "mae_decile": ratio(deciles_off, count),
+        "within_one_decile": ratio(within, count),
     }
 
 
@@ -247,7 +189,7 @@ def _spearman(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, wei
     a, b = (_midranks(values, unit, weights) for values in (observed, predicted))
     drawn = weights[:, unit]
     covariance, variance_a, variance_b = (np.einsum("ri,ri,ri->r", drawn, x, y) for x, y in ((a, b), (a, a), (b, b)))
-    return _ratio(covariance, np.sqrt(variance_a * variance_b))
+    return ratio(covariance, np.sqrt(variance_a * variance_b))
 
 
 def _midranks(values: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:

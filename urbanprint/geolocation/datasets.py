@@ -16,7 +16,7 @@ import pandera.pandas as pa
 
 from urbanprint.adaptive_grid import make_cells
 from urbanprint.errors import InputError, MissingImages
-from urbanprint.geolocation.hierarchy import Hierarchy, Level
+from urbanprint.geolocation.hierarchy import Hierarchy, Level, cell_name
 from urbanprint.geolocation.position import Circles
 from urbanprint.geolocation.sphere import haversine_km, to_degrees, unit_vectors
 from urbanprint.grid import LEVELS, boxes, centres, encode, to_ids
@@ -140,6 +140,24 @@ def level_manifest(images: pd.DataFrame, hierarchy: Hierarchy, *, level: int) ->
     ).astype({"cell": "str", "class_cell": "str"})
     columns = [name for name in LEVEL_MANIFEST.columns if name in made]
     return LEVEL_MANIFEST.validate(made[columns].sort_values("image_id", ignore_index=True))
+
+
+def level_labels(training: pd.DataFrame, hierarchy: Hierarchy, *, level: int) -> pd.DataFrame:
+    """The classes of a level, a row each: label, class_cell, parent (that of its class a level above), images.
+
+    `training` is the part of the `level_manifest` that trains; the parent of the coarsest level is "the Earth".
+    """
+    number = level_position(hierarchy, level)
+    classes = hierarchy.levels[number]
+    above = class_ids(hierarchy.levels[number - 1]) if number else np.array([cell_name(0, 0)])
+    return pd.DataFrame(
+        {
+            "label": np.arange(len(classes)),
+            "class_cell": pd.Series(class_ids(classes), dtype="str"),
+            "parent": pd.Series(above[classes.parents], dtype="str"),
+            "images": np.bincount(training["label"], minlength=len(classes)),
+        }
+    )
 
 
 def class_report(images: pd.DataFrame, hierarchy: Hierarchy) -> pd.DataFrame:

@@ -2,9 +2,10 @@
 
 What belongs here: one object for both designs, from pixels to answers, and the fit of what is measured on the
 calibration part. A joint network's log-probabilities are valid logits of a classifier a level (`probabilities.py`), so
-everything after `level_logits` is the same for either design, and both can be compared.
+everything after `Seen` is the same for either design, and both can be compared.
 
-`finest` is the precision cap: nothing finer than that level is ever told, by any answer.
+`finest` is the precision cap: nothing finer than that level is ever told, by any answer. A photograph that is unlike
+those the system was fitted on (`familiarity.py`) gets the whole Earth for an answer: nothing measured holds for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,21 @@ import pandas as pd
 from urbanprint.errors import InputError
 from urbanprint.geolocation.calibration import expected_calibration_error, fit_temperatures, top_confidence
 from urbanprint.geolocation.datasets import class_circles, class_labels, true_labels
+from urbanprint.geolocation.familiarity import Familiarity, fit_familiarity
 from urbanprint.geolocation.hierarchy import Hierarchy, Level, cell_name
 from urbanprint.geolocation.network import CellClassifier, Design, rebuild
 from urbanprint.geolocation.parts import APART_M, check_parts
 from urbanprint.geolocation.position import Circles, positions
 from urbanprint.geolocation.prediction_sets import Answers, confident_cells, fit_thresholds, prediction_sets
 from urbanprint.geolocation.probabilities import beam_search, conditional, joint, old_fusion
+from urbanprint.geolocation.sphere import FARTHEST_KM
 from urbanprint.imagery.decoding import decode_batches
 from urbanprint.models.card import check_architecture, load_model, save_model
+
+FAMILIAR_IMAGES = 4_000
+"""Most training images that what is familiar is learned from, drawn by the seed of the last classifier.
+
+More than twice the 1,664 features of a ResNet-50; to read all of a million again would take as long as to train on."""
 
 _ARCHITECTURE = "geolocator"
 _CIRCLE = ("longitude", "latitude", "radius_km")
@@ -39,6 +47,9 @@ class LikelyCell:
     probability: float
 
 
+_EARTH = LikelyCell(cell=cell_name(0, 0), probability=1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """Where one photograph was taken, as far as the model knows.
@@ -48,7 +59,11 @@ class Answer:
     - `cells`: the prediction set, likeliest first, of the finest level at which a set can be promised to hold the true
       cell `coverage` often; `cells_level` is that level;
     - `longitude`, `latitude` in degrees and `radius_km`: the mean position, and the circle around it that holds the
-      probability `confidence`.
+      probability `confidence`;
+    - `familiar`: the share of calibration photographs at least as unlike the training ones as this one;
+    - `widened`: that share is so small (`familiarity.UNFAMILIAR`) that the model knows no photographs like it. Then
+      `sure` is the Earth, `cells` are all classes of the coarsest level and `radius_km` is half the Earth; candidates
+      and position still say what the model makes of it.
     """
 
     candidates: Mapping[int, tuple[LikelyCell, ...]]
@@ -60,19 +75,35 @@ class Answer:
     longitude: float
     latitude: float
     radius_km: float
+    familiar: float
+    widened: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What the networks see in n photographs.
+
+    `level_logits`: (n, classes) at each level, before any temperature; `familiar` (n,): the share of calibration
+    photographs at least as unlike the training ones as each.
+    """
+
+    level_logits: Sequence[np.ndarray]
+    familiar: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geolocator:
     """The classifiers, one a level from coarse to fine or the joint one, and what was fitted on the calibration part.
 
-    `temperatures` and `thresholds` (log-probabilities) are one a level, `circles` the classes as `class_circles`.
+    `temperatures` and `thresholds` (log-probabilities) are one a level, `circles` the classes as `class_circles`;
+    `familiarity` is of the style that the last classifier sees.
     """
 
     classifiers: tuple[CellClassifier, ...]
     circles: tuple[Circles, ...]
     temperatures: tuple[float, ...]
     thresholds: tuple[float, ...]
+    familiarity: Familiarity
     coverage: float
     finest: int | None = None
 
@@ -93,14 +124,17 @@ class Geolocator:
         self.hierarchy.upto(min(caps, default=None))
         return replace(self, finest=min(caps, default=None))
 
-    def level_logits(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Logits (n, classes) at each level, before any temperature, of pixels uint8 (n, size, size, 3)."""
-        found = [classifier.logits(pixels) for classifier in self.classifiers]
-        return found if self.design == "level" else joint(found[0], self.hierarchy)
+    def see(self, pixels: np.ndarray) -> Seen:
+        """What the networks see in pixels uint8 (n, size, size, 3)."""
+        return self._seen(*_see(self.classifiers, pixels))
 
-    def read_logits(self, paths: Sequence[Path]) -> list[np.ndarray]:
-        """`level_logits` of image files, each decoded once. Raises `InputError` naming a file that is no image."""
-        return _read_logits(self.classifiers, paths)
+    def read(self, paths: Sequence[Path]) -> Seen:
+        """`see` of image files, each decoded once. Raises `InputError` naming a file that is no image."""
+        return self._seen(*_read(self.classifiers, paths))
+
+    def _seen(self, *logits_and_style: np.ndarray) -> Seen:
+        *logits, style = logits_and_style
+        return Seen(level_logits=_at_levels(self.classifiers, logits), familiar=self.familiarity.shares(style))
 
     def log_probabilities(self, level_logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Coherent log-probabilities (n, classes) at each level: children sum to their parent."""
@@ -110,9 +144,14 @@ class Geolocator:
         """The mean position of each image, and the radius that holds a `share` of its probability."""
         return positions(log_probabilities, self.circles, self.hierarchy, share=share, finest=self.finest)
 
-    def answers(self, level_logits: Sequence[np.ndarray], *, confidence: float = 0.9) -> list[Answer]:
-        """An `Answer` an image, from what `level_logits` or `read_logits` returned."""
-        log_p = self.log_probabilities(level_logits)
+    def answers(self, seen: Seen, *, confidence: float = 0.9) -> list[Answer]:
+        """An `Answer` for each photograph seen.
+
+        Widening breaks no promise: where a set held the true cell, all cells of the coarsest level hold the one around
+        it, so `coverage` can only rise.
+        """
+        log_p = self.log_probabilities(seen.level_logits)
+        unlike = self.familiarity.unlike(seen.familiar)
         levels = self.hierarchy.upto(self.finest)
         kept = beam_search(log_p, self.hierarchy, finest=self.finest)
         sure = confident_cells(log_p, self.hierarchy, confidence=confidence, finest=self.finest)
@@ -124,27 +163,28 @@ class Geolocator:
         for image in range(len(log_p[0])):
             within = np.flatnonzero(held[told][image])
             ordered = within[np.argsort(-log_p[told][image, within], kind="stable")]
-            found.append(
-                Answer(
-                    candidates={
-                        each.level.number: _likely(each.level, each.cells[image], each.log_probabilities[image])
-                        for each in kept
-                    },
-                    sure=_sure(levels, sure, image),
-                    confidence=confidence,
-                    cells=_likely(levels[told], ordered, log_p[told][image, ordered]),
-                    cells_level=levels[told].number,
-                    coverage=self.coverage,
-                    longitude=float(circles.longitude[image]),
-                    latitude=float(circles.latitude[image]),
-                    radius_km=float(circles.radius_km[image]),
-                )
+            answer = Answer(
+                candidates={
+                    each.level.number: _likely(each.level, each.cells[image], each.log_probabilities[image])
+                    for each in kept
+                },
+                sure=_sure(levels, sure, image),
+                confidence=confidence,
+                cells=_likely(levels[told], ordered, log_p[told][image, ordered]),
+                cells_level=levels[told].number,
+                coverage=self.coverage,
+                longitude=float(circles.longitude[image]),
+                latitude=float(circles.latitude[image]),
+                radius_km=float(circles.radius_km[image]),
+                familiar=float(seen.familiar[image]),
+                widened=False,
             )
+            found.append(_widened(answer, levels[0], log_p[0][image]) if unlike[image] else answer)
         return found
 
     def locate(self, paths: Sequence[Path], *, confidence: float = 0.9) -> list[Answer]:
         """An `Answer` for each image file. Raises `InputError` naming a file that is no image."""
-        return self.answers(self.read_logits(paths), confidence=confidence)
+        return self.answers(self.read(paths), confidence=confidence)
 
     def fused_scores(self, level_logits: Sequence[np.ndarray]) -> np.ndarray:
         """Scores (n, classes) of the finest level told, as an earlier project fused its levels: the flawed comparator.
@@ -197,6 +237,7 @@ class Geolocator:
             for number, circles in zip(self.hierarchy.numbers, self.circles, strict=True)
             for name in _CIRCLE
         }
+        tensors |= {f"familiarity.{name}": array for name, array in self.familiarity.tensors().items()}
         # Thresholds can be -inf, which JSON has no word for.
         tensors |= {"temperatures": np.array(self.temperatures), "thresholds": np.array(self.thresholds)}
         own = {
@@ -218,10 +259,11 @@ def fit_geolocator(
     finest: int | None = None,
     apart_m: float = APART_M,
 ) -> Geolocator:
-    """Fit temperatures and thresholds of trained classifiers, one a level in any order or the joint one.
+    """Fit temperatures, thresholds and familiarity of trained classifiers, one a level in any order or the joint one.
 
-    `training` and `calibration` hold image_id, sequence_id, longitude, latitude, the latter also path. The centres of
-    classes come from `training`; all else from `calibration`. Temperatures are fitted to the classes images train,
+    `training` and `calibration` hold image_id, sequence_id, longitude, latitude and path. The centres of classes come
+    from `training`, and what is familiar from at most `FAMILIAR_IMAGES` of it; all else from `calibration`, of which 99
+    images are needed for `UNFAMILIAR` to mean what it says. Temperatures are fitted to the classes images train,
     thresholds to the cells they lie in, so that a set is promised to hold the true cell.
 
     Raises `LeakingSplit` unless the two parts are strangers (`check_parts`), `InputError` for classifiers that are not
@@ -231,7 +273,8 @@ def fit_geolocator(
     hierarchy = _check_system(ordered)
     sides = pd.concat([training.assign(part="train"), calibration.assign(part="calibration")], ignore_index=True)
     check_parts(sides.drop(columns="part"), sides["part"], apart_m=apart_m)
-    logits = _read_logits(ordered, [Path(path) for path in calibration["path"]])
+    *found, style = _read(ordered, _paths(calibration))
+    logits = _at_levels(ordered, found)
     temperatures = fit_temperatures(logits, class_labels(hierarchy, calibration), hierarchy)
     log_p = conditional(logits, hierarchy, temperatures=temperatures)
     return Geolocator(
@@ -239,6 +282,7 @@ def fit_geolocator(
         circles=class_circles(hierarchy, training),
         temperatures=temperatures,
         thresholds=fit_thresholds(log_p, true_labels(hierarchy, calibration), hierarchy, coverage=coverage),
+        familiarity=fit_familiarity(_read(ordered[-1:], _paths(_drawn(training, ordered[-1])))[-1], style),
         coverage=coverage,
     ).capped(finest)
 
@@ -260,23 +304,39 @@ def load_geolocator(folder: Path, *, device: str | None = None, finest: int | No
         circles=tuple(Circles(**arrays) for arrays in circles),
         temperatures=tuple(tensors["temperatures"].tolist()),
         thresholds=tuple(tensors["thresholds"].tolist()),
+        familiarity=Familiarity(**_below(tensors, "familiarity")),
         coverage=card["config"]["coverage"],
         finest=card["config"]["finest"],
     ).capped(finest)
 
 
-def _read_logits(classifiers: Sequence[CellClassifier], paths: Sequence[Path]) -> list[np.ndarray]:
-    first = classifiers[0]
-    parts: list[list[np.ndarray]] = [[] for _ in classifiers]
-    config = first.config
-    for pixels in decode_batches(paths, size=config.size, batch=config.batch, threads=config.workers):
-        for found, classifier in zip(parts, classifiers, strict=True):
-            found.append(classifier.logits(pixels))
-    logits = [
-        np.concatenate(found) if found else np.zeros((0, len(c.classes)))
-        for found, c in zip(parts, classifiers, strict=True)
-    ]
-    return logits if first.design == "level" else joint(logits[0], first.hierarchy)
+def _see(classifiers: Sequence[CellClassifier], pixels: np.ndarray) -> list[np.ndarray]:
+    """The logits of each classifier, and at the end the style the last one sees."""
+    return [*(each.logits(pixels) for each in classifiers[:-1]), *classifiers[-1].logits_and_style(pixels)]
+
+
+def _read(classifiers: Sequence[CellClassifier], paths: Sequence[Path]) -> list[np.ndarray]:
+    """`_see` of image files."""
+    config = classifiers[-1].config
+    batches = decode_batches(paths, size=config.size, batch=config.batch, threads=config.workers)
+    parts = [_see(classifiers, pixels) for pixels in batches]
+    nothing = np.zeros((0, config.size, config.size, 3), dtype=np.uint8)
+    return [np.concatenate(arrays) for arrays in zip(*parts or [_see(classifiers, nothing)], strict=True)]
+
+
+def _at_levels(classifiers: Sequence[CellClassifier], logits: list[np.ndarray]) -> list[np.ndarray]:
+    """Logits at each level from those of each classifier."""
+    return logits if classifiers[0].design == "level" else joint(logits[0], classifiers[0].hierarchy)
+
+
+def _drawn(training: pd.DataFrame, classifier: CellClassifier) -> pd.DataFrame:
+    """The training images that say what is familiar, the same in whatever order the rows come."""
+    ordered = training.sort_values("image_id")
+    return ordered.sample(min(FAMILIAR_IMAGES, len(ordered)), random_state=classifier.config.seed)
+
+
+def _paths(images: pd.DataFrame) -> list[Path]:
+    return [Path(path) for path in images["path"]]
 
 
 def _check_system(classifiers: Sequence[CellClassifier]) -> Hierarchy:
@@ -314,6 +374,19 @@ def _likely(level: Level, cells: np.ndarray, log_probabilities: np.ndarray) -> t
 
 def _sure(levels: Sequence[Level], answers: Answers, image: int) -> LikelyCell:
     if (number := int(answers.levels[image])) < 0:
-        return LikelyCell(cell=cell_name(0, 0), probability=1.0)
+        return _EARTH
     row = slice(image, image + 1)
     return _likely(levels[number], answers.cells[row], answers.log_probabilities[row])[0]
+
+
+def _widened(answer: Answer, coarsest: Level, log_probabilities: np.ndarray) -> Answer:
+    """The answer where nothing fitted holds; log-probabilities (classes,) of the coarsest level order its cells."""
+    order = np.argsort(-log_probabilities, kind="stable")
+    return replace(
+        answer,
+        sure=_EARTH,
+        cells=_likely(coarsest, order, log_probabilities[order]),
+        cells_level=coarsest.number,
+        radius_km=FARTHEST_KM,
+        widened=True,
+    )

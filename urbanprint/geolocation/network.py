@@ -7,11 +7,13 @@ a level, and the joint design, one classifier of the leaves whose probabilities 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from urbanprint.errors import InputError
 from urbanprint.geolocation.datasets import level_position
@@ -20,6 +22,12 @@ from urbanprint.models.backbones import Backbone, load_backbone, normalise
 from urbanprint.models.card import check_architecture, load_model, save_model
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
 from urbanprint.models.imagewise import ImagewiseNetwork
+
+STYLE_STRIDE = 8
+"""Style is read off the stages whose maps have at most this many input pixels between two cells.
+
+Early maps show how a picture is made (edges, grain, colours), late ones what is in it. Of a ResNet-50 these are 1,664
+numbers, where all stages would be 7,808; and at 32 pixels, the least size, a map still has 4 x 4 cells to vary over."""
 
 _ARCHITECTURE = "cell-classifier"
 
@@ -143,6 +151,30 @@ class CellClassifier:
                 found[start : start + len(raw)] = network(views).float().cpu().numpy()
         return found
 
+    def logits_and_style(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`logits`, and how the pictures are made whatever they show, float32 (n, d), from one forward pass.
+
+        The style is the mean and the standard deviation of each channel over the map at the end of each early stage
+        (`STYLE_STRIDE`): the statistics that carry a picture from one style into another (Huang and Belongie 2017,
+        "Arbitrary style transfer in real-time with adaptive instance normalization", ICCV).
+        """
+        if not len(pixels):  # the number of features is that of any picture
+            logits, features = self.logits_and_style(np.zeros((1, *pixels.shape[1:]), dtype=np.uint8))
+            return logits[:0], features[:0]
+        style: dict[str, list[np.ndarray]] = {name: [] for name in _early_stages(self.backbone)}  # a batch each
+
+        def note(name: str, _layer: nn.Module, _inputs: object, maps: Tensor) -> None:
+            spread, mean = torch.std_mean(maps.float(), dim=(2, 3), correction=0)
+            style[name].append(torch.cat([mean, spread], dim=1).cpu().numpy())
+
+        hooks = [self.network.backbone.get_submodule(name).register_forward_hook(partial(note, name)) for name in style]
+        try:
+            logits = self.logits(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits, np.concatenate([np.concatenate(batches) for batches in style.values()], axis=1)
+
     def tensors(self) -> dict[str, np.ndarray]:
         """The network's weights by name."""
         return {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
@@ -189,6 +221,19 @@ def build_classifier(
     return CellClassifier(
         network=network.eval(), backbone=backbone, config=config, design=design, hierarchy=hierarchy, level=level
     )
+
+
+def _early_stages(backbone: Backbone) -> tuple[str, ...]:
+    """The submodules at whose ends the early stages end.
+
+    The last of the outermost of each stride, since a block that halves the resolution begins with layers of the old
+    one. Those inside another are left out: a ConvNeXt's blocks turn channels to the end, which looks like a stride.
+    """
+    ends: dict[int, str] = {}
+    for name, stride in backbone.strides.items():
+        if 1 <= stride <= STYLE_STRIDE and name.count(".") <= ends.get(stride, name).count("."):
+            ends[stride] = name
+    return tuple(name for name in ends.values() if not any(name.startswith(f"{other}.") for other in ends.values()))
 
 
 def load_classifier(folder: Path, *, device: str | None = None) -> CellClassifier:

@@ -12,7 +12,10 @@ import pandera.pandas as pa
 from numpy.typing import ArrayLike
 
 from urbanprint.errors import InputError
-from urbanprint.evaluation.scores import _draws, _interval, _ratio, _sums
+from urbanprint.evaluation.bootstrap import draw_sums as _sums
+from urbanprint.evaluation.bootstrap import group_draws as _draws
+from urbanprint.evaluation.bootstrap import interval as _interval
+from urbanprint.evaluation.bootstrap import ratio as _ratio
 from urbanprint.geolocation.sphere import haversine_km
 
 WITHIN_KM = (1, 25, 200, 750, 2500)

@@ -344,6 +344,14 @@ class Ledger:
         )
         return {row["area_id"] for row in rows}
 
+    def asked_at(self, request: str) -> dict[str, float]:
+        """Return when each area was last searched with the source's key `request`, in seconds since 1970."""
+        rows = self._read(
+            "SELECT area_id, max(done_at) AS at FROM searches WHERE substr(request, 1, length(?)) = ? GROUP BY area_id",
+            (request,) * 2,
+        )
+        return {row["area_id"]: row["at"] for row in rows}
+
     def manifest(
         self,
         *,

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import Terms
-from urbanprint.settings import Edition, Survey
+from urbanprint.settings import Edition, Survey, World
 
 PAGE: Final = "attribution.html"
 TABLE: Final = "attribution.csv"
@@ -68,7 +68,7 @@ class SourceCredits:
 def attribution_page(
     images: pd.DataFrame,
     *,
-    editions: Iterable[Edition | Survey],
+    editions: Iterable[Edition | Survey | World],
     terms: Mapping[str, Terms],
     folder: Path,
     title: str,

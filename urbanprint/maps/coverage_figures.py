@@ -16,12 +16,14 @@ from urbanprint.maps.style import (
     BASELINE,
     CEILING,
     DECILE_COLOURS,
+    DEPRIVATION,
     FORBIDDEN,
     INK,
     MINUS,
     MUTED,
     PAPER,
     PICTURES,
+    Deciles,
     drawn,
     new_figure,
 )
@@ -29,16 +31,16 @@ from urbanprint.maps.style import (
 _SERIES = {"areas": (PICTURES, "o", -0.2), "points": (CEILING, "s", 0.0), "people": (BASELINE, "D", 0.2)}
 """Measure -> colour, marker, and how far beside its decile it stands."""
 _LABELS = {"areas": "areas", "points": "street points", "people": "people"}
-_EXTREMES = {"most deprived": DECILE_COLOURS[0], "least deprived": DECILE_COLOURS[6]}
+_EXTREMES = (DECILE_COLOURS[0], DECILE_COLOURS[6])  # of the first and the last decile: 10 itself is too pale
 _WORST_SHADE = 0.25  # share of images at which a cell of the rejections is darkest: more is rare
 
 
 @drawn
-def coverage_bias_chart(bias: pd.DataFrame) -> Figure:
+def coverage_bias_chart(bias: pd.DataFrame, *, deciles: Deciles = DEPRIVATION) -> Figure:
     """The share of areas, street points and people with imagery in each decile, with intervals and the gap in words.
 
     Below it, where `bias` (`tables.COVERAGE_BIAS`) holds several years or sources: the share of street points of the
-    most and the least deprived decile in each of them.
+    first and the last decile in each of them. `deciles` says what they are deciles of.
     """
     if not (bias["total"] > 0).any():
         raise InputError("No area was asked for images, so there is no coverage to draw: run the acquisition first.")
@@ -46,14 +48,14 @@ def coverage_bias_chart(bias: pd.DataFrame) -> Figure:
     sources = [source for source in sorted(bias["source"].unique()) if source != ANY]
     more = [(column, values) for column, values in (("year", years), ("source", sources)) if len(values) > 1]
     figure, panels = new_figure(3.4 + 2.0 * len(more), rows=1 + len(more))
-    _by_decile(panels[0], bias[(bias["source"] == ANY) & (bias["year"] == ANY)])
+    _by_decile(panels[0], bias[(bias["source"] == ANY) & (bias["year"] == ANY)], deciles)
     for axes, (column, values) in zip(panels[1:], more, strict=True):
         other = "source" if column == "year" else "year"
-        _by(axes, bias[(bias["measure"] == "points") & (bias[other] == ANY)], column=column, values=values)
+        _by(axes, bias[(bias["measure"] == "points") & (bias[other] == ANY)], deciles, column=column, values=values)
     return figure
 
 
-def _by_decile(axes: Axes, bias: pd.DataFrame) -> None:
+def _by_decile(axes: Axes, bias: pd.DataFrame, deciles: Deciles) -> None:
     for measure, (colour, marker, beside) in _SERIES.items():
         rows = bias[(bias["measure"] == measure) & (bias["total"] > 0)]
         at = rows["decile"] + beside
@@ -68,7 +70,7 @@ def _by_decile(axes: Axes, bias: pd.DataFrame) -> None:
     axes.set_ylim(0, 1.02)
     _percent(axes, [0, 0.25, 0.5, 0.75, 1])
     _titled(axes, "With imagery: areas, street points, people", columns=3)
-    axes.set_xlabel(f"deprivation decile (1 = most deprived), and its areas asked for\n{_gap_sentence(bias)}")
+    axes.set_xlabel(f"{deciles.label}, and its areas asked for\n{_gap_sentence(bias)}")
 
 
 def _gap_sentence(bias: pd.DataFrame) -> str:
@@ -88,11 +90,12 @@ def _points(share: float) -> str:
     return "0" if rounded == 0 else f"{rounded:+d}".replace("-", MINUS)
 
 
-def _by(axes: Axes, bias: pd.DataFrame, *, column: str, values: list[str]) -> None:
-    """The most and the least deprived decile side by side for each value of `column`."""
-    deciles = sorted(bias.loc[bias["total"] > 0, "decile"].unique())
+def _by(axes: Axes, bias: pd.DataFrame, deciles: Deciles, *, column: str, values: list[str]) -> None:
+    """The first and the last decile asked for side by side, for each value of `column`."""
+    asked = sorted(bias.loc[bias["total"] > 0, "decile"].unique())
+    extremes = zip((asked[0], asked[-1]), (deciles.first, deciles.last), _EXTREMES, (-0.09, 0.09), strict=True)
     places = np.arange(len(values))
-    for (name, colour), decile, beside in zip(_EXTREMES.items(), (deciles[0], deciles[-1]), (-0.09, 0.09), strict=True):
+    for decile, name, colour, beside in extremes:
         rows = bias[bias["decile"] == decile].set_index(column).reindex(values)
         axes.vlines(places + beside, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
         axes.plot(places + beside, rows["share"], "o", color=colour, markersize=5.5, label=f"decile {decile}, {name}")
@@ -122,7 +125,7 @@ def _titled(axes: Axes, title: str, *, columns: int) -> None:
 
 
 @drawn
-def rejection_chart(table: pd.DataFrame) -> Figure:
+def rejection_chart(table: pd.DataFrame, *, deciles: Deciles = DEPRIVATION) -> Figure:
     """Which share of the images was rejected for which reason in each decile (`tables.IMAGE_QUALITY`), all sources.
 
     The last column is of all images, and counts those outside the city too.
@@ -154,7 +157,7 @@ def rejection_chart(table: pd.DataFrame) -> Figure:
     axes.spines[:].set_visible(False)
     kept = overall.get(KEPT, 0) / overall.sum()
     axes.set_title(f"Images rejected, in % ({100 * kept:.1f} % kept)")
-    axes.set_xlabel("deprivation decile (1 = most), and its images")
+    axes.set_xlabel(f"{deciles.label}, and its images")
     return figure
 
 

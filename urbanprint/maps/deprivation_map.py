@@ -4,8 +4,8 @@ Every area is written once, as GeoJSON with the class it falls in under each lay
 anew when the reader picks a layer, and builds a popup only when one is opened. 4,835 London areas with four pictures
 each make 10 MB in 5 s this way, instead of one folium layer a column and one folium popup an area.
 
-Leaflet comes from the package XStatic-Leaflet (the same files that folium would ask a content network for) and is
-copied beside the map, which therefore opens without the internet; only the base tiles need it.
+Leaflet (the same files that folium would ask a content network for) is copied beside the map, which therefore opens
+without the internet; only the base tiles need it.
 """
 
 import json
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +28,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import escape
 
 from urbanprint.errors import InputError
+from urbanprint.maps.leaflet import copy_leaflet
 from urbanprint.maps.style import DECILE_COLOURS, DIVERGING_COLOURS, decile, model_name, one_model
 from urbanprint.vocabulary import FOLD_KINDS, INDICATORS
 
@@ -203,16 +203,6 @@ def _pictures(
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def _leaflet(folder: Path) -> tuple[str, str]:
-    """Copy Leaflet into `folder` and return the addresses of its script and its style."""
-    for file in files("XStatic-Leaflet") or ():
-        if file.match("leaflet/data/leaflet.js") or file.match("leaflet/data/*.css") or file.match("data/images/*.png"):
-            kept = folder / "leaflet" / file.as_posix().split("leaflet/data/")[1]
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file.locate(), kept)
-    return "leaflet/leaflet.js", "leaflet/leaflet.css"
-
-
 def _table(
     areas: gpd.GeoDataFrame, rows: pd.DataFrame, images: pd.DataFrame, intervals: pd.DataFrame | None, indicator: str
 ) -> pd.DataFrame:
@@ -285,7 +275,7 @@ def deprivation_map(
     west, south, east, north = outlines.total_bounds
 
     page = folium.Map([(south + north) / 2, (west + east) / 2], tiles=None, prefer_canvas=True, zoom_control=False)
-    script, style = _leaflet(folder)
+    script, style = copy_leaflet(folder)
     page.default_js, page.default_css = [("leaflet", script)], [("leaflet_css", style)]
     # OpenStreetMap twice, once in quiet grey: the light maps made for overlays (CARTO, Stadia) ask for a key.
     tiles = [

@@ -25,6 +25,7 @@ from urbanprint.maps.style import (
     CATEGORY_COLOURS,
     CEILING,
     DECILE_COLOURS,
+    DEPRIVATION,
     DIVERGING_COLOURS,
     FORBIDDEN,
     GRID,
@@ -34,6 +35,7 @@ from urbanprint.maps.style import (
     PAPER,
     PICTURES,
     WIDTH,
+    Deciles,
     Estimate,
     decile,
     drawn,
@@ -369,8 +371,8 @@ def error_by_decile(predictions: pd.DataFrame, *, indicator: str = "imd") -> Fig
 
 
 @drawn
-def coverage_by_decile(coverage: pd.DataFrame) -> Figure:
-    """Share of the areas asked for that have imagery, in each deprivation decile, with the counts."""
+def coverage_by_decile(coverage: pd.DataFrame, *, deciles: Deciles = DEPRIVATION) -> Figure:
+    """Share of the areas asked for that have imagery, in each decile, with the counts."""
     asked = coverage.groupby("stratum").size().reindex(range(1, 11), fill_value=0)
     imaged = coverage[coverage["outcome"] == "imaged"].groupby("stratum").size().reindex(range(1, 11), fill_value=0)
     share = imaged / asked.where(asked > 0)
@@ -386,7 +388,7 @@ def coverage_by_decile(coverage: pd.DataFrame) -> Figure:
     axes.grid(axis="x", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_title("Areas with imagery")
-    axes.set_xlabel("deprivation decile (1 = most deprived); areas with imagery / areas asked")
+    axes.set_xlabel(f"{deciles.label}; areas with imagery / areas asked")
     return figure
 
 

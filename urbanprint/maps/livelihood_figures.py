@@ -19,7 +19,7 @@ from pyproj import Geod
 from urbanprint.errors import InputError
 from urbanprint.evaluation.tasks import Task
 from urbanprint.maps.figures import _colour_bar, _interval
-from urbanprint.maps.livelihood_table import BASELINE_LEARNERS, CLUSTER_FOLDS, LEARNERS, READERS, SHOWN_MEASURES
+from urbanprint.maps.livelihood_table import CLUSTER_FOLDS, LEARNERS, READERS, SHOWN_MEASURES
 from urbanprint.maps.style import (
     BASELINE,
     CATEGORY_COLOURS,
@@ -37,7 +37,7 @@ from urbanprint.maps.style import (
     new_figure,
     number_text,
 )
-from urbanprint.vocabulary import LIVELIHOODS, TASK_MEASURES
+from urbanprint.vocabulary import CLUSTER_BASELINES, LIVELIHOODS, TASK_MEASURES
 
 _CEILING_LINES = {"images": (0, (1.5, 1.5)), "set": (0, (4, 2))}
 _MARKERS = "osD^vP*X"
@@ -68,7 +68,7 @@ def learner_chart(
         rows = rows.mask(rows.abs() < 0.005, 0.0)  # never -0.00
         for y, model in enumerate(models):
             score = Estimate(*rows.loc[model]) if model in rows.index else Estimate(float("nan"))
-            _interval(axes, y, score, BASELINE if model in BASELINE_LEARNERS else PICTURES, floor=floor)
+            _interval(axes, y, score, BASELINE if model in CLUSTER_BASELINES else PICTURES, floor=floor)
         for reader, style in _CEILING_LINES.items():
             if (indicator, reader) in best:
                 axes.axvline(best[indicator, reader], color=CEILING, linewidth=1.3, linestyle=style, zorder=1)

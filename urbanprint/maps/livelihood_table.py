@@ -14,18 +14,7 @@ import pandas as pd
 from urbanprint.errors import InputError
 from urbanprint.evaluation.tasks import Task
 from urbanprint.maps.style import Estimate
-from urbanprint.vocabulary import LIVELIHOODS, TASK_MEASURES
-
-BASELINE_LEARNERS: dict[str, str] = {
-    "random": "random",
-    "prior": "prior",
-    "country": "mean of the country",
-    "neighbours": "average of the nearest clusters",
-    "coordinates": "coordinates only",
-    "urban": "urban flag",
-    "coordinates_urban": "coordinates + urban flag",
-}
-"""Learners that look at no picture: identifier -> name for people (`evaluation.cluster_baselines`)."""
+from urbanprint.vocabulary import CLUSTER_BASELINES, LIVELIHOODS, TASK_MEASURES
 
 PICTURE_LEARNERS: dict[str, str] = {
     "imagewise": "image-wise network",
@@ -40,7 +29,7 @@ PICTURE_LEARNERS: dict[str, str] = {
 }
 """Learners that look at pictures: identifier -> name for people."""
 
-LEARNERS: dict[str, str] = {**BASELINE_LEARNERS, **PICTURE_LEARNERS}
+LEARNERS: dict[str, str] = {**CLUSTER_BASELINES, **PICTURE_LEARNERS}
 """All learners in the order in which tables and charts show them."""
 
 READERS: dict[str, str] = {
@@ -279,7 +268,7 @@ def _learner_rows(found: Mapping[Key, Mapping[str, Cell]], keys: Sequence[Key]) 
     rows = []
     for model in [*(name for name in LEARNERS if name in there), *(name for name in there if name not in LEARNERS)]:
         cells = [found[key].get(model, missing) for key in keys]
-        if model in BASELINE_LEARNERS:
+        if model in CLUSTER_BASELINES:
             rows.append(Row(LEARNERS[model], "baseline", tuple(cells)))
             continue
         judged = tuple(
@@ -292,7 +281,7 @@ def _learner_rows(found: Mapping[Key, Mapping[str, Cell]], keys: Sequence[Key]) 
 
 def _hurdle(cells: Mapping[str, Cell]) -> float:
     """The best score of a baseline, a flagged one worth nothing; infinite where none was scored: none is ahead then."""
-    baselines = [cell for model, cell in cells.items() if model in BASELINE_LEARNERS and not pd.isna(cell.score.value)]
+    baselines = [cell for model, cell in cells.items() if model in CLUSTER_BASELINES and not pd.isna(cell.score.value)]
     return max((0.0 if cell.negative else cell.score.value for cell in baselines), default=float("inf"))
 
 

@@ -15,15 +15,9 @@ from urbanprint.errors import InputError
 from urbanprint.evaluation.cluster_gain import cluster_gain
 from urbanprint.evaluation.scores import FEWEST_AREAS, FEWEST_UNITS
 from urbanprint.evaluation.tasks import Task
-from urbanprint.maps.livelihood_table import (
-    BASELINE_LEARNERS,
-    CLUSTER_FOLDS,
-    LEARNERS,
-    SHORT_NAMES,
-    SHOWN_MEASURES,
-)
+from urbanprint.maps.livelihood_table import CLUSTER_FOLDS, LEARNERS, SHORT_NAMES, SHOWN_MEASURES
 from urbanprint.maps.style import Estimate, number_text
-from urbanprint.vocabulary import LIVELIHOODS, TASK_MEASURES
+from urbanprint.vocabulary import CLUSTER_BASELINES, LIVELIHOODS, TASK_MEASURES
 
 Claim = Literal["beats", "loses", "undecided", "too few"]
 """What the interval of a difference allows to say."""
@@ -94,11 +88,11 @@ def picture_gains(predictions: pd.DataFrame, *, folds: pd.DataFrame, kind: str =
     """
     chosen = predictions[predictions["kind"] == kind]
     models = set(chosen["model"])
-    pictures = sorted(models - set(BASELINE_LEARNERS))
+    pictures = sorted(models - set(CLUSTER_BASELINES))
     parts = [
         cluster_gain(chosen, ours, rival, folds=folds, comparisons=len(pictures), repeats=_REPEATS, seed=seed)
         for ours in pictures
-        for rival in BASELINE_LEARNERS
+        for rival in CLUSTER_BASELINES
         if rival in models
     ]
     if {GRAPH, IMAGEWISE} <= models:
@@ -131,7 +125,7 @@ def verdict(scores: Mapping[str, pd.DataFrame], gains: Mapping[str, pd.DataFrame
         for task in SHOWN_MEASURES:
             for indicator in LIVELIHOODS:
                 rows = table[(table["kind"] == kind) & (table["indicator"] == indicator) & (table["task"] == task)]
-                against_maps = rows[rows["rival"].isin(list(BASELINE_LEARNERS))]
+                against_maps = rows[rows["rival"].isin(list(CLUSTER_BASELINES))]
                 against_vote = rows[(rows["model"] == GRAPH) & (rows["rival"] == IMAGEWISE)]
                 own = _own_scores(scores[country], kind, indicator, task)
                 if len(against_maps):

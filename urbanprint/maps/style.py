@@ -56,6 +56,26 @@ PICTURE_MODELS: dict[str, str] = {
 """Models that see pictures, as far as they have a name for people; any other model is shown by its identifier."""
 
 
+class Deciles(NamedTuple):
+    """What deciles are of, and what the first and the last of them are."""
+
+    of: str
+    first: str
+    last: str
+
+    @property
+    def label(self) -> str:
+        """The label of an axis of deciles."""
+        return f"{self.of} decile (1 = {self.first})"
+
+
+DEPRIVATION = Deciles(of="deprivation", first="most deprived", last="least deprived")
+"""The deciles of a city's areas."""
+
+WEALTH = Deciles(of="wealth", first="poorest", last="wealthiest")
+"""The deciles of a country's clusters (`cluster_areas.livelihood_deciles`)."""
+
+
 class Estimate(NamedTuple):
     """A score with its 95 % interval; unknown ends are NaN."""
 

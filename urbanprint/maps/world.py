@@ -1,22 +1,20 @@
 """What the maps of the world share: the land behind them, a world that may begin at any longitude, and their page.
 
 What belongs here is not what a map says. A page is one file that opens without the internet, on a phone or out of a
-mail: Leaflet comes from the package XStatic-Leaflet and is written into it with everything shown. Longitude and
-latitude are drawn as they are (EPSG:4326): a cell of the world grid is a rectangle, the poles are on the map, and the
-cell under a click follows from arithmetic.
+mail: Leaflet is written into it with everything shown. Longitude and latitude are drawn as they are (EPSG:4326): a cell
+of the world grid is a rectangle, the poles are on the map, and the cell under a click follows from arithmetic.
 """
 
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from urbanprint.maps.leaflet import leaflet_text
 
 SIMPLIFY_DEGREES = 0.02
 """Simplification of the land: 2 km, a pixel at the deepest zoom. Natural Earth 1:50m becomes 0.5 MB of text."""
@@ -60,7 +58,7 @@ def world_page(
     the template draws; there may be none.
     """
     templates = Environment(loader=PackageLoader("urbanprint.maps"), autoescape=True, undefined=StrictUndefined)
-    script, style = _leaflet()
+    script, style = leaflet_text()
     drawn, _ = wrapped(shapely.simplify(np.asarray(land, dtype=object), SIMPLIFY_DEGREES), centre)
     return templates.get_template(template).render(
         title=title,
@@ -69,11 +67,3 @@ def world_page(
         **(panel or {}),
         content={**content, "land": geojson(drawn, digits=2), "centre": centre},
     )
-
-
-@cache
-def _leaflet() -> tuple[str, str]:
-    """Leaflet's script and style."""
-    places = {file.name: file.locate() for file in files("XStatic-Leaflet") or () if file.match("leaflet/data/*")}
-    script, style = (Path(places[name]).read_text(encoding="utf-8") for name in ("leaflet.js", "leaflet.css"))
-    return script, style

@@ -6,6 +6,7 @@ place of the image. Parsing itself is in `parsing`.
 
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -38,12 +39,12 @@ def parse_kept(
     pictures = images.drop_duplicates("sha256")
     new = pictures[~pictures["sha256"].isin(known)]
     done = len(pictures) - len(new)
-    parser = load_parser() if len(new) else None
+    parser = cache(load_parser)
     for start in range(0, len(new), AT_ONCE):
         rows = new.iloc[start : start + AT_ONCE]
         part = parse_images(
             pd.DataFrame({"image_id": rows["sha256"], "path": rows["path"]}),
-            parser,  # type: ignore[arg-type]
+            parser(),
             batch=batch,
             workers=workers,
             progress=_counting_on(progress, before=done + start, of=len(pictures)),

@@ -25,6 +25,9 @@ import pandas as pd
 from urbanprint.simulation.planet_ground import CUES, Ground, build_ground, moved, points_in
 from urbanprint.simulation.planet_scenes import RoadsideView, roadside_view
 
+IMAGES = 20_000
+"""About how many there are, in 4,444 drives: what a run that takes one image a drive can learn from in minutes."""
+
 DRIVE_SHARE = 0.5
 """Of a cue's noise variance, the part that all images of a drive share: what leaks where drives are split."""
 
@@ -79,7 +82,7 @@ class Planet:
 
 
 @lru_cache(maxsize=4)
-def build_planet(*, seed: int = 11, images: int = 4_000) -> Planet:
+def build_planet(*, seed: int = 11, images: int = IMAGES) -> Planet:
     """Return the planet of `seed`, with about `images` images (at least 100).
 
     The same arguments give the same planet on every machine; ground and towns do not change with `images`.

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 from urbanprint.simulation.country import CLUSTERS
 from urbanprint.simulation.faults import TRANSPORT_FAULTS, Answer, Fault, faulty
 from urbanprint.simulation.overhead import Overhead
+from urbanprint.simulation.planet import IMAGES
 from urbanprint.simulation.protocols.arcgis import FeatureService
 from urbanprint.simulation.protocols.camera import Camera
 from urbanprint.simulation.protocols.countries import Countries
@@ -73,7 +74,7 @@ class SimulationServer:
         dense_box: int = 30,
         image_width: int = 256,
         clusters: int = CLUSTERS,
-        planet_images: int = 4_000,
+        planet_images: int = IMAGES,
         port: int = 0,
     ) -> None:
         self.town = town or build_town()

@@ -4,18 +4,17 @@ Images are found by vector tiles, one request for some five square kilometres. A
 was taken and which way it looks, not who took it: `complete` asks the image's own entity for its creator, its computed
 position and a fresh thumbnail. Where tiles are refused, or a filter needs what they do not hold, boxes are searched: a
 search has no pages, so a box that holds more than the limit, or that the server calls too dense, is split in four.
+Large areas are searched by tiles of a lower zoom, which hold sequences and one image of each.
 
 The token travels in the `Authorization` header; the tile service alone takes it in the query only
 (https://github.com/mapillary/mapillary-python-sdk/issues/124), which no message and no log shows.
 Facts: https://www.mapillary.com/developer/api-documentation
 """
 
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -39,19 +38,23 @@ from urbanprint.sources.mapillary_answers import (
     parsed,
     passing_fault,
     record_of,
+    records_of_lines,
     records_of_tile,
 )
+from urbanprint.sources.mapillary_boxes import Box, boxes_over, parameters_of, quarters
 from urbanprint.sources.places import bare_endpoint
-from urbanprint.sources.tiles import KeptTiles, Tile, points_of, tiles_over
+from urbanprint.sources.tiles import KeptTiles, Tile, lines_of, points_of, tiles_over
 
 PUBLIC_ENDPOINT = "https://graph.mapillary.com"
 PUBLIC_TILES = "https://tiles.mapillary.com"
 ZOOM = 14
 """The one zoom whose tiles hold every image."""
+SEQUENCE_ZOOM = 8
+"""A tile of this zoom is as wide as a cell of level 8 of the world grid, 1.4 degrees; of zoom 14 a cell takes 2,000."""
 
 _LIMIT = 2000  # the largest the server takes
-_LARGEST_BOX_DEG = 0.009  # the server refuses boxes of 0.01 degrees; stay clear of rounding
 _SMALLEST_BOX_DEG = 1e-5  # about a metre: a box still too dense there is the server's trouble, not the box's
+_HAIR_DEG = 1e-9  # a tenth of a millimetre, far below a step of any tile's grid
 _KEPT_TILES = 32  # the densest recorded tile holds 31,261 images, about 10 MB of records
 _FRESH_S = 3600.0  # Mapillary draws its tiles anew every hour; a source can live longer than that
 _GONE = frozenset({404, 410})
@@ -69,8 +72,6 @@ TERMS = Terms(
     may_show=True,
 )
 
-Box = tuple[float, float, float, float]
-
 
 class Mapillary:
     """Mapillary as a source of images.
@@ -78,6 +79,10 @@ class Mapillary:
     Pictures are 1,024 pixels on the long side. `tiles_endpoint` is the public one where `endpoint` is, else
     `<endpoint>-tiles`. Filters on what tiles do not hold (creators, quality) have boxes searched. When the tile service
     refuses for good (a quota included), boxes are searched for the rest of the run and `notes` says why.
+
+    Discovery by `sequences` is for areas of a degree or more: it finds one image of each sequence, with a position and
+    a time of the sequence until `complete` asks for the image's own. Filters on what a sequence does not tell (heading,
+    creators, quality) are left to `complete`. Tiles that are refused are an error, as there are too many boxes.
     """
 
     name = "mapillary"
@@ -89,7 +94,7 @@ class Mapillary:
         terms: Terms,
         endpoint: str | None = None,
         tiles_endpoint: str | None = None,
-        discovery: Literal["tiles", "search"] = "tiles",
+        discovery: Literal["tiles", "search", "sequences"] = "tiles",
         filters: Filters = _EVERY_FLAT_VIEW,
         limit: RateLimit | None = None,
         retry: Retry | None = None,
@@ -104,6 +109,9 @@ class Mapillary:
         self.terms = terms
         self.discovery = discovery
         self.filters = filters
+        self._by_sequence = discovery == "sequences"
+        # What a sequence does not tell can only be judged by `complete`.
+        self._judged = replace(filters, heading=None, creators=(), least_quality=None) if self._by_sequence else filters
         self.notes: list[str] = []
         """What a reader of the results has to know about how images were found; each said once."""
         self._endpoint = bare_endpoint(endpoint or PUBLIC_ENDPOINT, provider="Mapillary")
@@ -136,7 +144,7 @@ class Mapillary:
         self._searching, self._leaving = threading.Event(), threading.Lock()
         if discovery == "search":
             self._searching.set()
-        elif filters.creators or filters.least_quality is not None:
+        elif discovery == "tiles" and (filters.creators or filters.least_quality is not None):
             self._search_from_now("its tiles hold neither creators nor quality, which the filters ask for")
 
     @property
@@ -153,25 +161,36 @@ class Mapillary:
         return 0.0
 
     def find(self, area: BaseGeometry, points: np.ndarray | None = None) -> Iterator[ImageRecord]:
-        """Yield every wanted image in the bounding box of `area` (EPSG:4326), each once.
+        """Yield every wanted image in the bounding box of `area` (EPSG:4326), each once, or one of each sequence.
 
-        Records found by tiles have the camera's own position and neither creator nor address: see `complete`.
-        Raises `SourceError` when the provider could not be asked or answered something that is not its protocol, and
-        `MissingSecret` when it refuses the token.
+        Records found by tiles have the camera's own position and neither creator nor address; those found by sequences
+        have the position of a vertex in the box and no heading: see `complete`. Raises `SourceError` when the provider
+        could not be asked or answered something that is not its protocol, and `MissingSecret` when it refuses the
+        token.
         """
         found: Iterator[ImageRecord] | None = None
         if not self._searching.is_set():
             try:
                 found = iter(self._in_tiles(area.bounds))
             except _TilesRefused as refusal:
+                if self._by_sequence:
+                    # Of this type it ends a run: each of thousands of areas would be refused in turn.
+                    raise HttpStatusError(
+                        f"Mapillary: {refusal}; sequences are found by tiles alone, as boxes would be 12,000 for a "
+                        f"cell of level 8 and millions for a continent: check the token in {self._token_variable}, or "
+                        "run again when the quota of the day is renewed",
+                        status=refusal.status,
+                        body="",
+                    ) from None
                 self._search_from_now(str(refusal))
             except SourceError:
                 if not self._searching.is_set():  # another thread may have met the refusal behind it
                     raise
         seen: set[str] = set()
         for record in found if found is not None else self._in_boxes(area.bounds):
-            if record.image_id not in seen and self.filters.admits(record):
-                seen.add(record.image_id)
+            name = record.sequence_id if self._by_sequence else record.image_id
+            if name not in seen and self._judged.admits(record):
+                seen.add(name)
                 yield record
 
     def complete(self, record: ImageRecord) -> ImageRecord:
@@ -214,21 +233,32 @@ class Mapillary:
 
     def _in_tiles(self, bounds: Box) -> list[ImageRecord]:
         west, south, east, north = bounds
+        # A cell of the world grid ends where a tile begins: without a hair less, the one beside would be asked for too.
+        covered = west, south, max(west, east - _HAIR_DEG), north
         found: list[ImageRecord] = []
-        for tile in tiles_over(bounds, ZOOM):
-            positions, records = self._tiles.get(tile)
-            inside = ((positions >= (west, south)) & (positions <= (east, north))).all(axis=1)
-            found += [records[index] for index in np.flatnonzero(inside)]
+        for tile in tiles_over(covered, SEQUENCE_ZOOM if self._by_sequence else ZOOM):
+            positions, of_record, records = self._tiles.get(tile)
+            inside = np.flatnonzero(((positions >= (west, south)) & (positions <= (east, north))).all(axis=1))
+            here, first, count = np.unique(of_record[inside], return_index=True, return_counts=True)
+            middle = positions[inside[first + count // 2]]
+            found += [
+                replace(records[index], longitude=longitude, latitude=latitude)
+                for index, (longitude, latitude) in zip(here, middle.tolist(), strict=True)
+            ]
         return found
 
-    def _tile(self, tile: Tile) -> tuple[np.ndarray, list[ImageRecord]]:
-        """Ask for one tile; positions (n, 2) and the wanted records there."""
-        read: list[tuple[np.ndarray, list[dict[str, Any]]]] = []
+    def _tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, list[ImageRecord]]:
+        """Ask for one tile: positions, (n, 2), the record each belongs to, (n,), ascending, and the records."""
+        read: list[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]] = []
 
         def broken(response: requests.Response) -> str | None:
             # Whether a body is whole shows when it is read, and what was read is the answer.
             try:
-                read[:] = [points_of(response.content, tile, "image")]
+                if self._by_sequence:
+                    read[:] = [lines_of(response.content, tile, "sequence")]
+                else:
+                    positions, properties = points_of(response.content, tile, "image")
+                    read[:] = [(positions, np.arange(len(positions)), properties)]
             except SourceError as error:
                 return str(error)
             return None
@@ -241,12 +271,14 @@ class Mapillary:
             # A 429 that outlasts the retries is the quota of the day.
             status = error.status if isinstance(error, HttpStatusError) else self._last.status
             if status in _REFUSED:
-                raise _TilesRefused(f"its tile service refused tile {tile} (status {status})") from None
+                raise _TilesRefused(
+                    f"its tile service refused tile {tile} (status {status})", status=status, body=""
+                ) from None
             raise
-        positions, properties = read[0]
-        records = records_of_tile(tile, positions, properties)
-        wanted = [index for index, record in enumerate(records) if self.filters.admits(record)]
-        return positions[wanted], [records[index] for index in wanted]
+        positions, of_record, properties = read[0]
+        first = np.unique(of_record, return_index=True)[1]
+        records = records_of_lines if self._by_sequence else records_of_tile
+        return positions, of_record, records(tile, positions[first], properties)
 
     def _note_status(self, response: requests.Response) -> bool:
         """Remember what this thread's request was last refused with; False: it says nothing about trying again."""
@@ -256,7 +288,7 @@ class Mapillary:
     # --- boxes ---
 
     def _in_boxes(self, bounds: Box) -> Iterator[ImageRecord]:
-        for box in _boxes(bounds):
+        for box in boxes_over(bounds):
             for found in self._search(box):
                 record = record_of(found)
                 if record is not None:
@@ -265,7 +297,7 @@ class Mapillary:
     def _search(self, box: Box) -> list[dict[str, Any]]:
         query = {"bbox": ",".join(f"{edge:.7f}" for edge in box), "fields": FIELDS, "limit": _LIMIT}
         try:
-            found = self._asked(f"{self._endpoint}/images", query | _server_filters(self.filters)).get("data")
+            found = self._asked(f"{self._endpoint}/images", query | parameters_of(self.filters)).get("data")
         except GraphError as error:
             if error.code != TOO_MUCH_DATA:
                 raise
@@ -276,7 +308,7 @@ class Mapillary:
                 return found
         if max(box[2] - box[0], box[3] - box[1]) < _SMALLEST_BOX_DEG:
             raise SourceError(f"Mapillary: the box {query['bbox']} cannot be searched: too dense even at a metre")
-        return [image for quarter in _quarters(box) for image in self._search(quarter)]
+        return [image for quarter in quarters(box) for image in self._search(quarter)]
 
     # --- entities and pixels ---
 
@@ -345,42 +377,5 @@ class Mapillary:
         return self._client.get(address, authenticated=False).content
 
 
-class _TilesRefused(Exception):
+class _TilesRefused(HttpStatusError):
     """The tile service will not answer in this run; the message is the reason."""
-
-
-def _server_filters(filters: Filters) -> dict[str, str]:
-    """What of `filters` the search has parameters for; `find` applies all of them to what comes back."""
-    asked = {"is_pano": "true" if filters.panoramas else "false"}
-    if filters.captured_from_ms is not None:
-        asked["start_captured_at"] = _moment(filters.captured_from_ms // 1000)
-    if filters.captured_to_ms is not None:
-        asked["end_captured_at"] = _moment(-(-filters.captured_to_ms // 1000))
-    if len(filters.creators) == 1:  # the parameter takes one name
-        asked["creator_username"] = filters.creators[0]
-    return asked
-
-
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _boxes(bounds: Box) -> Iterator[Box]:
-    """Tile `bounds` with boxes the server accepts."""
-    west, south, east, north = bounds
-    columns = max(1, math.ceil((east - west) / _LARGEST_BOX_DEG))
-    rows = max(1, math.ceil((north - south) / _LARGEST_BOX_DEG))
-    for row in range(rows):
-        for column in range(columns):
-            yield (
-                west + (east - west) * column / columns,
-                south + (north - south) * row / rows,
-                west + (east - west) * (column + 1) / columns,
-                south + (north - south) * (row + 1) / rows,
-            )
-
-
-def _quarters(box: Box) -> Iterator[Box]:
-    west, south, east, north = box
-    x, y = (west + east) / 2, (south + north) / 2
-    yield from ((west, south, x, y), (x, south, east, y), (west, y, x, north), (x, y, east, north))

@@ -106,6 +106,13 @@ def records_of_tile(tile: Tile, positions: np.ndarray, properties: Iterable[Mapp
         ]
 
 
+def records_of_lines(tile: Tile, positions: np.ndarray, properties: Iterable[Mapping[str, Any]]) -> list[ImageRecord]:
+    """Return a record for each line in a tile's `sequence` layer: the image that represents it, at `positions`."""
+    with _understood(f"tile {tile}"):
+        images = [{**line, "id": line["image_id"], "sequence_id": line["id"]} for line in properties]
+    return records_of_tile(tile, positions, images)
+
+
 def _described(
     found: Mapping[str, Any],
     *,

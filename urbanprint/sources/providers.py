@@ -80,6 +80,7 @@ def source_of(
                 token_variable=key_variable(imagery) or "",
                 terms=terms,
                 endpoint=endpoint,
+                discovery=imagery.discovery,
                 filters=filters,
                 limit=limit,
             )

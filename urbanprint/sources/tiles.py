@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import mapbox_vector_tile
@@ -54,18 +55,29 @@ def points_of(body: bytes, tile: Tile, layer: str) -> tuple[np.ndarray, list[dic
     An empty tile and one without the layer have none. Raises `SourceError` when `body` is no vector tile or the layer
     holds anything but points.
     """
-    try:
-        found = mapbox_vector_tile.decode(body, default_options={"y_coord_down": True}).get(layer)
-        features = found["features"] if found else []
-        fractions = [feature["geometry"]["coordinates"] for feature in features]
-        kinds = {feature["geometry"]["type"] for feature in features}
-        extent = found["extent"] if found else 1
-    # The decoder checks little: what is broken shows as whatever its arithmetic runs into.
-    except (DecodeError, ValueError, IndexError, KeyError, TypeError, AssertionError) as error:
-        raise SourceError(f"tile {tile} is no vector tile: {type(error).__name__}") from None
-    if not kinds <= {"Point"} or extent < 1:
-        raise SourceError(f"tile {tile}: its layer {layer} holds {sorted(kinds)} on a grid of {extent}, not points")
-    return positions_on(tile, np.array(fractions, dtype=float) / extent), [each["properties"] for each in features]
+    geometries, properties, extent = _features(body, tile, layer, {"Point"})
+    fractions = np.array([geometry["coordinates"] for geometry in geometries], dtype=float) / extent
+    return positions_on(tile, fractions), properties
+
+
+def lines_of(body: bytes, tile: Tile, layer: str) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    """Return the lines of a vector tile's `layer` by their vertices in the tile, edges included.
+
+    Positions in degrees, (n, 2); the line each belongs to, (n,), ascending from 0; the properties of each line. A line
+    in several parts is one. What lies beyond the tile is left out: the tile there has it too. Raises as `points_of`.
+    """
+    geometries, properties, extent = _features(body, tile, layer, {"LineString", "MultiLineString"})
+    lines = [
+        list(chain.from_iterable(geometry["coordinates"]))
+        if geometry["type"] == "MultiLineString"
+        else geometry["coordinates"]
+        for geometry in geometries
+    ]
+    fractions = np.array(list(chain.from_iterable(lines)), dtype=float).reshape(-1, 2) / extent
+    inside = ((fractions >= 0) & (fractions <= 1)).all(axis=1)
+    of_line = np.repeat(np.arange(len(lines)), [len(line) for line in lines])[inside]
+    kept, of_kept = np.unique(of_line, return_inverse=True)
+    return positions_on(tile, fractions[inside]), of_kept, [properties[index] for index in kept]
 
 
 class KeptTiles(Generic[Content]):
@@ -100,6 +112,26 @@ class _Slot(Generic[Content]):
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.content: list[tuple[float, Content]] = []
+
+
+def _features(
+    body: bytes, tile: Tile, layer: str, kinds: set[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """Geometries and properties of a layer's features, which have to be of `kinds`, and how many steps its grid has."""
+    try:
+        found = mapbox_vector_tile.decode(body, default_options={"y_coord_down": True}).get(layer)
+        features = found["features"] if found else []
+        geometries = [feature["geometry"] for feature in features]
+        properties = [feature["properties"] for feature in features]
+        held = {geometry["type"] for geometry in geometries}
+        extent = found["extent"] if found else 1
+    # The decoder checks little: what is broken shows as whatever its arithmetic runs into.
+    except (DecodeError, ValueError, IndexError, KeyError, TypeError, AssertionError) as error:
+        raise SourceError(f"tile {tile} is no vector tile: {type(error).__name__}") from None
+    if not held <= kinds or extent < 1:
+        wanted = " or ".join(sorted(kinds))
+        raise SourceError(f"tile {tile}: its layer {layer} holds {sorted(held)} on a grid of {extent}, not {wanted}")
+    return geometries, properties, extent
 
 
 def _cell(longitude: float, latitude: float, z: int) -> tuple[int, int]:

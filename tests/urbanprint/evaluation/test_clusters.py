@@ -11,12 +11,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from urbanprint import tables
 from urbanprint.errors import InputError, LeakingSplit, MissingImages
-from urbanprint.evaluation.cluster_baselines import (
-    CLUSTER_BASELINES,
-    NEIGHBOURS,
-    baseline_learner,
-    cluster_baselines,
-)
+from urbanprint.evaluation.cluster_baselines import NEIGHBOURS, baseline_learner, cluster_baselines
 from urbanprint.evaluation.cluster_scores import score_clusters
 from urbanprint.evaluation.clusters import (
     check_places,
@@ -31,6 +26,7 @@ from urbanprint.evaluation.optimism import selection_optimism
 from urbanprint.evaluation.splits import check_split
 from urbanprint.evaluation.tasks import cluster_labels
 from urbanprint.indicators.survey import DHS_JITTER, Jitter, read_clusters
+from urbanprint.vocabulary import CLUSTER_BASELINES
 
 BUFFER_M = 20_000.0
 

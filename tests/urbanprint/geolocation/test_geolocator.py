@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 
 from urbanprint.errors import InputError, LeakingSplit
+from urbanprint.geolocation import geolocator as module
 from urbanprint.geolocation.datasets import class_ids, true_labels
-from urbanprint.geolocation.geolocator import Answer, Geolocator, fit_geolocator, load_geolocator
+from urbanprint.geolocation.geolocator import Answer, Geolocator, Seen, fit_geolocator, load_geolocator
 from urbanprint.geolocation.hierarchy import Hierarchy
 from urbanprint.geolocation.network import CellClassifier
 from urbanprint.geolocation.probabilities import adaptive_k, joint, old_fusion
-from urbanprint.geolocation.sphere import haversine_km
+from urbanprint.geolocation.sphere import FARTHEST_KM, haversine_km
+from urbanprint.imagery.decoding import decode_many
 from urbanprint.models.card import CARD_FILE, REQUIRED
 
 DESIGNS = ("level", "joint")
@@ -40,7 +42,7 @@ def systems(classifiers: dict[str, CellClassifier], parts: dict[str, pd.DataFram
 @pytest.fixture(scope="module")
 def logits(systems: dict[str, Geolocator], parts: dict[str, pd.DataFrame]) -> dict[str, list[np.ndarray]]:
     """What each system makes of the test photographs."""
-    return {design: system.read_logits(paths(parts["test"])) for design, system in systems.items()}
+    return {design: list(system.read(paths(parts["test"])).level_logits) for design, system in systems.items()}
 
 
 def unsure(system: Geolocator, *, images: int = 40, seed: int = 0, scale: float = 1.5) -> list[np.ndarray]:
@@ -48,6 +50,11 @@ def unsure(system: Geolocator, *, images: int = 40, seed: int = 0, scale: float 
     rng = np.random.default_rng(seed)
     found = [scale * rng.normal(size=(images, len(level))) for level in system.hierarchy.levels]
     return found if system.design == "level" else joint(found[-1], system.hierarchy)
+
+
+def ordinary(level_logits: list[np.ndarray]) -> Seen:
+    """Photographs with these logits that are as like the training ones as can be."""
+    return Seen(level_logits=level_logits, familiar=np.ones(len(level_logits[0])))
 
 
 # --- probabilities --------------------------------------------------------------------------------------------------
@@ -104,7 +111,7 @@ def test_an_answer_says_what_the_probabilities_say(systems: dict[str, Geolocator
     values = unsure(system)
     log_p = system.log_probabilities(values)
     names = [class_ids(level).tolist() for level in system.hierarchy.levels]
-    for image, answer in enumerate(system.answers(values, confidence=0.6)):
+    for image, answer in enumerate(system.answers(ordinary(values), confidence=0.6)):
         probability = [dict(zip(known, np.exp(v[image]), strict=True)) for known, v in zip(names, log_p, strict=True)]
         assert list(answer.candidates) == [1, 3, 5]
         for number, candidates in enumerate(answer.candidates.values()):
@@ -124,7 +131,7 @@ def test_a_capped_system_tells_nothing_finer(systems: dict[str, Geolocator], des
     system = systems[design].capped(3)
     values = unsure(system, scale=6.0)
     told = []
-    for answer in system.answers(values):
+    for answer in system.answers(ordinary(values)):
         told += [answer.sure.cell, *(c.cell for c in answer.cells)]
         told += [c.cell for candidates in answer.candidates.values() for c in candidates]
     assert {len(cell.split("/")) for cell in told} == {1, 3}
@@ -132,7 +139,7 @@ def test_a_capped_system_tells_nothing_finer(systems: dict[str, Geolocator], des
     certain = [np.zeros((1, len(level))) for level in system.hierarchy.levels]
     for level, logit in zip(system.hierarchy.levels, certain, strict=True):
         logit[0, 0] = 500.0 if level.number else 0.0
-    answer = system.answers(certain)[0]
+    answer = system.answers(ordinary(certain))[0]
     assert min(haversine_km(answer.longitude, answer.latitude, x, y) for x, y in coarse) < 1.0
     assert system.capped(5).finest == 3
     with pytest.raises(InputError, match="finest = 0: the coarsest level is 1"):
@@ -141,29 +148,99 @@ def test_a_capped_system_tells_nothing_finer(systems: dict[str, Geolocator], des
 
 def test_a_set_is_told_at_the_finest_level_that_can_keep_its_promise(systems: dict[str, Geolocator]) -> None:
     system = systems["joint"]
-    values = unsure(system)
+    values = ordinary(unsure(system))
     coarser = replace(system, thresholds=(*system.thresholds[:2], -np.inf))
     assert {answer.cells_level for answer in coarser.answers(values)} == {3}
     none = replace(system, thresholds=(-np.inf,) * 3)
     assert {(answer.cells_level, len(answer.cells)) for answer in none.answers(values)} == {(1, 2)}
 
 
-def test_photographs_of_another_world_get_wide_answers_from_an_unsure_model(systems: dict[str, Geolocator]) -> None:
+def test_an_unsure_model_gives_wide_answers(systems: dict[str, Geolocator]) -> None:
     system = systems["level"]
     flat = [np.zeros((1, len(level))) for level in system.hierarchy.levels]
     cautious = replace(system, thresholds=tuple(np.log(0.05) for _ in system.thresholds))
-    answer = cautious.answers(flat)[0]
+    answer = cautious.answers(ordinary(flat))[0]
     assert answer.sure.cell == "the Earth"
     assert len(answer.cells) == 8
     assert answer.radius_km > 5_000.0
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 def test_paths_and_pixels_get_the_same_answers(
-    systems: dict[str, Geolocator], parts: dict[str, pd.DataFrame], logits: dict[str, list[np.ndarray]]
+    systems: dict[str, Geolocator], parts: dict[str, pd.DataFrame], design: str
 ) -> None:
-    system = systems["level"]
-    assert system.locate(paths(parts["test"])[:5]) == system.answers([values[:5] for values in logits["level"]])
+    system, asked = systems[design], paths(parts["test"])[:5]
+    assert system.locate(asked) == system.answers(system.see(decode_many(asked, size=32, threads=1)))
     assert system.locate([]) == []
+
+
+# --- photographs of another world -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_photograph_unlike_all_known_gets_the_whole_earth(systems: dict[str, Geolocator], design: str) -> None:
+    system = systems[design]
+    known = ordinary(unsure(system, images=4, scale=6.0))
+    least = 1 / (1 + len(system.familiarity.distances))
+    shares = np.array([1.0, 2 * least, least, least])
+    before, after = system.answers(known), system.answers(replace(known, familiar=shares))
+    assert [answer.widened for answer in after] == [False, False, True, True]
+    assert after[:2] == [before[0], replace(before[1], familiar=2 * least)]
+    for narrow, wide in zip(before[2:], after[2:], strict=True):
+        assert (wide.familiar, wide.sure.cell, wide.sure.probability) == (least, "the Earth", 1.0)
+        assert (wide.cells_level, wide.radius_km) == (1, FARTHEST_KM)
+        assert {cell.cell for cell in wide.cells} == set(class_ids(system.hierarchy.levels[0]))
+        chances = [cell.probability for cell in wide.cells]
+        assert chances == sorted(chances, reverse=True)
+        assert sum(chances) == pytest.approx(1.0)
+        assert (wide.candidates, wide.longitude, wide.latitude) == (
+            narrow.candidates,
+            narrow.longitude,
+            narrow.latitude,
+        )
+
+
+def test_widening_breaks_no_promise(systems: dict[str, Geolocator]) -> None:
+    """Wherever the set held the true cell, whichever that is, the widened one holds the cell around it."""
+    system = systems["level"]
+    known = ordinary(unsure(system, scale=3.0))
+    unknown = replace(known, familiar=np.zeros(40))
+    for narrow, wide in zip(system.answers(known), system.answers(unknown), strict=True):
+        assert {cell.cell.split("/")[0] for cell in narrow.cells} <= {cell.cell for cell in wide.cells}
+        assert wide.radius_km >= narrow.radius_km
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_is_familiar_is_learned_from_the_style_the_last_classifier_sees(
+    systems: dict[str, Geolocator], parts: dict[str, pd.DataFrame], design: str
+) -> None:
+    system = systems[design]
+    last = system.classifiers[-1]
+    assert last.name == ("joint" if design == "joint" else "L5")
+    style = {
+        name: last.logits_and_style(decode_many(paths(parts[name]), size=32, threads=1))[1].astype(np.float64)
+        for name in ("train", "calibration")
+    }
+    np.testing.assert_allclose(system.familiarity.mean, style["train"].mean(axis=0), rtol=1e-5, atol=1e-6)
+    shares = system.familiarity.shares(style["calibration"])
+    assert np.median(shares) == pytest.approx(0.5, abs=0.05)
+    assert np.median(system.read(paths(parts["test"])).familiar) > 0.1
+    strange = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    assert all(answer.widened for answer in system.answers(system.see(strange)))
+
+
+def test_of_many_training_photographs_a_seeded_draw_is_read(
+    classifiers: dict[str, CellClassifier], parts: dict[str, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mean(training: pd.DataFrame) -> np.ndarray:
+        fitted = fit_geolocator([classifiers["joint"]], training=training, calibration=parts["calibration"])
+        return fitted.familiarity.mean
+
+    everything = mean(parts["train"])
+    monkeypatch.setattr(module, "FAMILIAR_IMAGES", 20)
+    drawn = mean(parts["train"])
+    np.testing.assert_array_equal(drawn, mean(parts["train"].sample(frac=1, random_state=0)))
+    assert not np.allclose(drawn, everything)
 
 
 # --- the comparator -------------------------------------------------------------------------------------------------
@@ -209,6 +286,8 @@ def test_a_system_comes_back_from_disk_with_equal_answers(
         for name in ("longitude", "latitude", "radius_km"):
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     assert again.thresholds == system.thresholds
+    for name, array in system.familiarity.tensors().items():
+        np.testing.assert_array_equal(again.familiarity.tensors()[name], array)
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "weights.safetensors"]
 
 
@@ -257,6 +336,9 @@ def test_classifiers_that_are_no_system_are_refused(
 
 
 def test_an_answer_is_made_of_plain_values(systems: dict[str, Geolocator]) -> None:
-    answer = systems["joint"].answers(unsure(systems["joint"], images=1))[0]
+    answer = systems["joint"].answers(ordinary(unsure(systems["joint"], images=1)))[0]
     assert isinstance(answer, Answer)
-    assert {type(value) for value in (answer.longitude, answer.radius_km, answer.sure.probability)} == {float}
+    assert {
+        type(value) for value in (answer.longitude, answer.radius_km, answer.sure.probability, answer.familiar)
+    } == {float}
+    assert type(answer.widened) is bool

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from urbanprint.errors import InputError
 from urbanprint.geolocation.hierarchy import Hierarchy
@@ -17,6 +18,7 @@ from urbanprint.geolocation.network import (
     build_classifier,
     load_classifier,
 )
+from urbanprint.models.backbones import normalise
 from urbanprint.models.card import CARD_FILE, REQUIRED
 
 CARD: dict[str, Any] = dict.fromkeys(REQUIRED, "stated")
@@ -49,6 +51,53 @@ def test_the_seed_decides_the_weights(tree: Hierarchy, config: GeolocationConfig
     one, same, other = (untrained(tree, replace(config, seed=seed), level=5).logits(pixels(2)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
+
+
+# --- style ----------------------------------------------------------------------------------------------------------
+
+
+def test_style_is_the_mean_and_the_spread_of_each_channel_at_the_ends_of_the_early_stages(
+    tree: Hierarchy, config: GeolocationConfig
+) -> None:
+    model = untrained(tree, replace(config, backbone="resnet18"), level=5)
+    resnet: Any = model.network.backbone
+    views = normalise(torch.from_numpy(pixels(3)), mean=model.backbone.mean, std=model.backbone.std)
+    with torch.inference_mode():
+        stem = resnet.relu(resnet.bn1(resnet.conv1(views)))
+        first = resnet.layer1(resnet.maxpool(stem))
+        maps = [stage.numpy() for stage in (stem, first, resnet.layer2(first))]
+    wanted = [statistic(stage, axis=(2, 3)) for stage in maps for statistic in (np.mean, np.std)]
+    found = model.logits_and_style(pixels(3))[1]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.concatenate(wanted, axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ("resnet18", 64 + 64 + 128),
+        ("resnet50", 64 + 256 + 512),
+        ("efficientnet_b0", 16 + 24 + 40),
+        ("convnext_tiny", 96 + 192),
+        ("regnet_y_400mf", 32 + 48 + 104),
+        ("shufflenet_v2_x0_5", 24 + 24 + 48),
+    ],
+)
+def test_one_pass_gives_the_same_outputs_and_the_style(
+    tree: Hierarchy, config: GeolocationConfig, backbone: str, channels: int
+) -> None:
+    model = untrained(tree, replace(config, backbone=backbone, batch=4), level=5)
+    model.network.train()
+    logits, style = model.logits_and_style(pixels(5))
+    np.testing.assert_array_equal(logits, model.logits(pixels(5)))
+    assert style.shape == (5, 2 * channels)
+    np.testing.assert_allclose(style[3:], model.logits_and_style(pixels(5)[3:])[1], atol=1e-4)  # batches change nothing
+    nothing = model.logits_and_style(pixels(0))
+    assert (nothing[0].shape, nothing[1].shape) == ((0, 8), (0, 2 * channels))
+    assert not any(layer._forward_hooks for layer in model.network.modules())
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [3, None])

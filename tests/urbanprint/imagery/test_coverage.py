@@ -14,6 +14,7 @@ from urbanprint.errors import InputError
 from urbanprint.imagery.coverage import ANY, coverage_bias, coverage_gap, enough_images, wilson
 from urbanprint.imagery.quality import rejections
 from urbanprint.maps.coverage_figures import coverage_bias_chart, rejection_chart
+from urbanprint.maps.style import WEALTH
 
 
 def north(metres: float) -> float:
@@ -132,6 +133,16 @@ def test_the_chart_gains_a_panel_for_years_and_one_for_sources(city: dict[str, p
     assert full[1] > plain[1]
     with pytest.raises(InputError, match="no coverage to draw"):
         coverage_bias_chart(bias.assign(total=0.0))
+
+
+def test_charts_name_what_their_deciles_are_of(city: dict[str, pd.DataFrame]) -> None:
+    bias = coverage_bias_chart.__wrapped__(coverage_bias(**city), deciles=WEALTH)
+    images = pd.DataFrame({"source": "m", "area_id": ["poor"], "state": ["rejected"], "reason": ["blurred"]})
+    rejected = rejection_chart.__wrapped__(rejections(images, pd.Series({"poor": 1.0})), deciles=WEALTH)
+    for figure in (bias, rejected):
+        assert figure.axes[0].get_xlabel().startswith("wealth decile (1 = poorest)")
+    names = [text.get_text() for text in bias.axes[1].get_legend().get_texts()]
+    assert names == ["decile 1, poorest", "decile 9, wealthiest"]
 
 
 def test_rejections_are_drawn_and_none_is_no_picture() -> None:

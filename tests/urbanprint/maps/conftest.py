@@ -1,4 +1,8 @@
-"""A made-up town of 60 hexagons in 6 boroughs, with everything a map and a report are drawn from."""
+"""A made-up town of 60 hexagons in 6 boroughs, all that maps and reports are drawn from, and a browser to read them."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -165,3 +169,16 @@ def photograph() -> Image.Image:
     pixels[150:, :, 1] = 90
     pixels[60:150, 40:120] = (170, 80, 60)
     return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """Chromium, started once: it takes longer to start than to read a page."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

@@ -284,34 +284,27 @@ def test_the_page_loads_nothing_from_the_internet(draw: Draw) -> None:
     assert (page.parent / "leaflet" / "leaflet.js").read_bytes().startswith(b"/* @preserve\n * Leaflet 1.9")
 
 
-def test_a_reader_finds_a_place_and_sees_its_pictures(draw: Draw) -> None:
+def test_a_reader_finds_a_place_and_sees_its_pictures(browser: Any, draw: Draw) -> None:
     """In a real browser, without internet: search, popup, layers; no error, no dialog from hostile text."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    page_file = draw()
     wrong: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 390, "height": 780})
-        page.route("http*://**", lambda route: route.abort())
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-        page.goto(page_file.as_uri())
-        page.click(".fold")
-        page.fill("#place-search", "X01000001")
-        page.keyboard.press("Enter")
-        popup = page.locator(".place")
-        popup.wait_for()
-        assert popup.locator("h2").inner_text() == "Ashford Vale 002A"
-        assert "<script>alert(1)</script>, Simville contributors" in popup.inner_text()
-        popup.locator("img").first.scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelector('.place img').naturalWidth > 0")
-        page.keyboard.press("Escape")
-        for name in ("Predicted", "Difference", "Images", "Uncertainty"):
-            page.locator(".choices").get_by_text(name, exact=True).click()
-        assert "no value (2 areas)" in page.locator(".key").inner_text()
-        assert page.locator(".key li").count() == 6
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 780})
+    page.route("http*://**", lambda route: route.abort())
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    page.goto(draw().as_uri())
+    page.click(".fold")
+    page.fill("#place-search", "X01000001")
+    page.keyboard.press("Enter")
+    popup = page.locator(".place")
+    popup.wait_for()
+    assert popup.locator("h2").inner_text() == "Ashford Vale 002A"
+    assert "<script>alert(1)</script>, Simville contributors" in popup.inner_text()
+    popup.locator("img").first.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('.place img').naturalWidth > 0")
+    page.keyboard.press("Escape")
+    for name in ("Predicted", "Difference", "Images", "Uncertainty"):
+        page.locator(".choices").get_by_text(name, exact=True).click()
+    assert "no value (2 areas)" in page.locator(".key").inner_text()
+    assert page.locator(".key li").count() == 6
+    page.close()
     assert wrong == []

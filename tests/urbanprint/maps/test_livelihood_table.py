@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 from urbanprint.errors import InputError
-from urbanprint.evaluation.cluster_baselines import CLUSTER_BASELINES
 from urbanprint.maps.livelihood_table import (
-    BASELINE_LEARNERS,
     CLUSTER_FOLDS,
     LEARNERS,
+    PICTURE_LEARNERS,
     READERS,
     Table,
     image_tables,
@@ -22,7 +21,7 @@ from urbanprint.maps.livelihood_table import (
     transfer_tables,
 )
 from urbanprint.tables import CLUSTER_SCORES
-from urbanprint.vocabulary import FOLD_KINDS, LIVELIHOODS, TASK_MEASURES
+from urbanprint.vocabulary import CLUSTER_BASELINES, FOLD_KINDS, LIVELIHOODS, TASK_MEASURES
 
 NAN = float("nan")
 MEASURED = {"classification": ("accuracy", "auc"), "regression": ("r2", "pearson_r2", "pearson_r")}
@@ -76,10 +75,8 @@ def titled(tables: Iterable[Table], start: str) -> Table:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def test_baselines_have_the_names_that_the_learners_themselves_give() -> None:
-    assert BASELINE_LEARNERS == CLUSTER_BASELINES
-    assert list(BASELINE_LEARNERS) == list(CLUSTER_BASELINES)
-    assert list(LEARNERS)[: len(BASELINE_LEARNERS)] == list(BASELINE_LEARNERS)
+def test_baselines_stand_before_the_learners_of_pictures_and_every_kind_of_fold_has_a_name() -> None:
+    assert list(LEARNERS) == [*CLUSTER_BASELINES, *PICTURE_LEARNERS]
     assert set(CLUSTER_FOLDS) == {*FOLD_KINDS, "listed"}
 
 

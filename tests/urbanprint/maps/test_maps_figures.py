@@ -10,7 +10,7 @@ from PIL import Image
 
 from urbanprint.errors import InputError
 from urbanprint.maps import figures
-from urbanprint.maps.style import DECILE_COLOURS, Estimate, decile, model_order, number_text
+from urbanprint.maps.style import DECILE_COLOURS, WEALTH, Estimate, decile, model_order, number_text
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -114,6 +114,15 @@ def test_the_other_figures_draw(
         height, width, _ = _pixels(png).shape
         assert width == 1008
         assert 300 < height < 2000
+
+
+def test_coverage_names_what_its_deciles_are_of(coverage: pd.DataFrame) -> None:
+    draw = figures.coverage_by_decile.__wrapped__
+    for figure, label in (
+        (draw(coverage), "deprivation decile (1 = most deprived)"),
+        (draw(coverage, deciles=WEALTH), "wealth decile (1 = poorest)"),
+    ):
+        assert figure.axes[0].get_xlabel().startswith(label)
 
 
 def test_a_history_without_measures_is_refused() -> None:

@@ -37,7 +37,7 @@ NOISE = np.array([shares.noise for shares in CUES.values()])
 
 @pytest.fixture(scope="module")
 def planet() -> Planet:
-    return build_planet()
+    return build_planet(images=4_000)
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,7 @@ def test_every_kind_of_discovery_and_filter_has_its_own_request_key(server: Simu
     settings: list[dict[str, Any]] = [
         {},
         {"discovery": "tiles"},
+        {"discovery": "sequences"},
         {"filters": Filters(panoramas=True)},
         {"filters": Filters(captured_from_ms=1)},
         {"filters": Filters(captured_to_ms=1)},

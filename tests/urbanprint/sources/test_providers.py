@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from urbanprint.errors import CatalogueError, MissingSecret
-from urbanprint.settings import Imagery
+from urbanprint.settings import Imagery, RejectedValue
 from urbanprint.sources.providers import filters_of, key_variable, secret_variable, source_of, terms_of
 
 
@@ -60,6 +60,15 @@ def test_variables_are_the_providers_usual_ones_or_those_the_catalogue_names() -
     assert key_variable(Imagery(key="x", provider="panoramax")) is None
     assert key_variable(Imagery(key="x", provider="mapillary")) == "MAPILLARY_TOKEN"
     assert secret_variable(Imagery(key="x", provider="street-view", secret_variable="MINE")) == "MINE"
+
+
+def test_how_images_are_found_is_said_in_the_catalogue_and_for_mapillary_alone() -> None:
+    for discovery in ("tiles", "search", "sequences"):
+        source = source_of(Imagery(key="x", provider="mapillary", discovery=discovery), key="not-a-key")
+        assert f"/{discovery}?" in source.request_key
+    assert Imagery(key="x", provider="mapillary").discovery == "tiles"
+    with pytest.raises(RejectedValue, match="mapillary only"):
+        Imagery(key="x", provider="panoramax", discovery="sequences")
 
 
 def test_dates_begin_at_midnight_utc() -> None:

@@ -1,0 +1,178 @@
+"""The whole way of a small world through the command line: cells, images, networks a level, scores, page, `locate`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from PIL import Image
+
+from urbanprint.geolocation.cell_images import CELL_COVERAGE
+from urbanprint.geolocation.datasets import LEVEL_MANIFEST
+from urbanprint.geolocation.parts import check_parts
+from urbanprint.geolocation.scores import GEOLOCATION_SCORES
+from urbanprint.simulation.planet import build_planet
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEVELS = (1, 3, 5, 8)
+SYSTEMS = {"joint", "levels", "old-fusion", "nearest-neighbour", "prior"}
+
+
+def urbanprint(*arguments: object, home: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "URBANPRINT_CATALOGUE": str(ROOT / "tests/catalogues/world.toml"),
+            "URBANPRINT_HOME": str(home / "data"),
+            "URBANPRINT_TEST_LAND": str(home / "land.geojson"),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of land: 12 km around the towns that are photographed most."""
+    home = tmp_path_factory.mktemp("world")
+    (home / "dagster").mkdir()
+    (home / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    towns = build_planet().towns.nlargest(50, "weight")
+    around = shapely.box(*(towns[axis] + side for side in (-0.11, 0.11) for axis in ("longitude", "latitude")))
+    gpd.GeoDataFrame(geometry=around, crs=4326).to_file(home / "land.geojson")
+    return home
+
+
+@pytest.fixture(scope="module")
+def ran(home: Path) -> subprocess.CompletedProcess:
+    ran = urbanprint("run", "planet", home=home)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+def table(home: Path, asset: str, partition: str = "planet") -> pd.DataFrame:
+    return pd.read_parquet(home / "data" / "tables" / asset / f"{partition}.parquet")
+
+
+@pytest.mark.usefixtures("ran")
+def test_every_cell_is_ocean_or_was_asked_and_images_are_of_different_drives(home: Path) -> None:
+    coverage = CELL_COVERAGE.validate(table(home, "cell_coverage"))
+    assert len(coverage) == 4**8
+    assert coverage.loc[coverage["state"] != "ocean", "asked_at"].notna().all()
+    assert (coverage["images"] <= 8).all()
+    images = table(home, "cell_images")
+    fetched = images[images["state"] == "fetched"]
+    assert fetched["sequence_id"].is_unique
+    assert coverage["images"].sum() == len(fetched) > 150
+
+
+@pytest.mark.usefixtures("ran")
+def test_parts_are_strangers_and_each_level_has_its_dataset_and_label_map(home: Path) -> None:
+    parts = table(home, "image_parts")
+    check_parts(parts.drop(columns="part"), parts["part"])
+    for level in LEVELS:
+        manifest = LEVEL_MANIFEST.validate(table(home, "level_dataset", f"planet-L{level}"))
+        labels = json.loads((home / "data" / "models" / "planet" / f"labels-L{level}.json").read_text())["labels"]
+        assert (manifest["class_cell"].map(labels) == manifest["label"]).all()
+        described = table(home, "level_labels", f"planet-L{level}")
+        assert dict(zip(described["class_cell"], described["label"], strict=True)) == labels
+        assert described["images"].sum() == (manifest["part"] == "train").sum()
+
+
+def test_both_designs_stand_beside_the_baselines_on_the_page_and_in_the_terminal(
+    ran: subprocess.CompletedProcess, home: Path
+) -> None:
+    scores = GEOLOCATION_SCORES.validate(table(home, "geolocation_scores"))
+    assert set(scores["model"]) == SYSTEMS
+    assert {"within_200_km", "geoscore", "top_1_L8", "top_10_L5"} <= set(scores["measure"])
+    assert set(scores["by"]) >= {"all", "continent"}
+    assert "GeoScore" in ran.stdout
+    folder = home / "data" / "reports" / "planet"
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "misused" in page
+    assert "<b>urbanprint</b>" not in page
+    assert (folder / "coverage_map.html").stat().st_size < 10_000_000
+    assert (folder / "attribution.html").is_file()
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_each_network_is_a_run_with_its_curves_and_coarse_levels_show_confusion_and_calibration(home: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home}/data/mlflow/mlflow.db")
+    runs = {
+        run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("planet").experiment_id])
+    }
+    for name in ("joint", *(f"L{level}" for level in LEVELS)):
+        run_id = runs[name].info.run_id
+        assert len(client.get_metric_history(run_id, "train_loss")) == 2
+        assert "figures/training_curves.png" in {file.path for file in client.list_artifacts(run_id, "figures")}
+    for level in LEVELS:
+        figures = client.list_artifacts(runs[f"L{level} calibration"].info.run_id, "figures")
+        wanted = {"figures/calibration.png"} | ({"figures/confusion.png"} if level <= 3 else set())
+        assert wanted <= {file.path for file in figures}
+    assert client.get_model_version_by_alias("planet-geolocator-joint", "current").version == "1"
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_second_run_of_the_images_asks_for_nothing_and_changes_nothing(home: Path) -> None:
+    before = table(home, "cell_images")
+    again = urbanprint("run", "planet", home=home)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "fetching images" not in again.stderr
+    assert "searching areas: 100%" not in again.stderr.replace("\r", "\n").split("cell_images")[0].split("\n")[0]
+    pd.testing.assert_frame_equal(table(home, "cell_images"), before)
+
+
+@pytest.mark.usefixtures("ran")
+def test_photographs_of_another_world_get_the_whole_earth_and_what_is_no_photograph_a_sentence(
+    home: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    noise.save(tmp_path / "noise.jpg")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(tmp_path / "pixel.png")
+    files = [tmp_path / name for name in ("noise.jpg", "notes.txt", "empty.jpg", "pixel.png")]
+    said = urbanprint("locate", *files, tmp_path / "absent.jpg", "--out", tmp_path / "maps", home=home)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    for words in (
+        "notes.txt is no JPEG",
+        "empty.jpg is empty",
+        "pixel.png has 1 x 1 pixels",
+        "absent.jpg does not exist",
+    ):
+        assert words in said.stderr
+    assert "Somewhere on Earth: the photograph is unlike those the model has learned from" in said.stdout
+    assert (tmp_path / "maps" / "noise" / "location_map.html").is_file()
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_precision_cap_stops_finer_answers(home: Path, tmp_path: Path) -> None:
+    images = table(home, "image_parts")
+    picture = home / "data" / "images" / images["sha256"].iloc[0][:2]
+    photograph = next(picture.glob(f"{images['sha256'].iloc[0]}*"))
+    fine = urbanprint("locate", photograph, "--out", tmp_path, home=home)
+    capped = urbanprint("locate", photograph, "--finest", 3, "--out", tmp_path, home=home)
+    assert "  L8 " in fine.stdout
+    assert "  L3 " in capped.stdout
+    assert "  L5 " not in capped.stdout
+    assert "L8" not in capped.stdout
+    refused = urbanprint("locate", photograph, "--finest", 0, home=home)
+    assert refused.returncode == 1
+    assert "the coarsest level is 1" in refused.stderr
+    unbuilt = urbanprint("locate", photograph, "--world", "mars", home=home)
+    assert "no world 'mars'" in unbuilt.stderr
