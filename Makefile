@@ -31,6 +31,7 @@ bench: $(READY)  ## figures, each beside what it is compared with, in one run
 	$(BIN)/python -m benchmarks.feature_extraction
 	$(BIN)/python -m benchmarks.cluster_features
 	$(BIN)/python -m benchmarks.world_grid
+	$(BIN)/python -m benchmarks.geolocation_designs
 
 campaign: $(READY)  ## 14 kinds of fault over 2,500 images: nothing lost, nothing fetched twice (5 minutes)
 	$(BIN)/python -m benchmarks.campaign

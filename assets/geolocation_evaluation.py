@@ -70,7 +70,7 @@ def geolocators(
             finest=world.cells.finest,
             apart_m=world.cells.apart_m,
         )
-        saved = system.save(folder / f"geolocator-{name}", card_of(world, part["train"]))
+        saved = system.save(folder / f"geolocator-{name}", card_of(world, image_parts))
         with tracking.run(world.key, f"geolocator-{name}", tags={"dagster_run": context.run_id}) as run:
             levels = zip(system.hierarchy.numbers, system.temperatures, system.thresholds, strict=True)
             fitted = [(name, level, temperature, threshold) for level, temperature, threshold in levels]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _GROUP: dict[str, Any] = {"group_name": "geolocation", "owners": OWNERS}
 _OF_WORLD = [dg.AssetDep(asset, partition_mapping=TO_LEVELS) for asset in ("image_parts", "cell_classes")]
-COARSE = 16
-"""A confusion matrix of more classes than this cannot be read."""
 
 
 @dg.multi_asset(
@@ -93,7 +91,7 @@ def level_calibration(
     images = with_paths(level_dataset, ImageStore(workspace.images))
     found = calibrate(classifier, images[images["part"] == "calibration"], images[images["part"] == "test"])
     pictures = {"calibration": figures.reliability_chart(found.reliability, title=f"L{level}, test images")}
-    if len(classifier.classes) <= COARSE:
+    if len(classifier.classes) <= figures.MOST_CLASSES:
         pictures["confusion"] = figures.confusion_chart(found.true, found.predicted, title=f"L{level}, test images")
     with tracking.run(world.key, f"L{level} calibration", tags={"dagster_run": context.run_id}) as run:
         run.metrics({"temperature": found.temperature, **found.errors, "top_1": found.accuracy})
@@ -165,7 +163,7 @@ def _trained(
         history = pd.DataFrame([asdict(epoch) for epoch in model.history])
         curves = figures.curves_chart(history)
         run.file("figures/training_curves.png", curves)
-        saved = model.save(folder / name, card_of(world, training))
+        saved = model.save(folder / name, card_of(world, images))
         write_training_images(saved, training["image_id"])
         run.model(f"{world.key}-{name}", saved)
     return described(
@@ -210,14 +208,16 @@ def with_paths(images: pd.DataFrame, store: Any) -> pd.DataFrame:
     return images.assign(path=[str(store.path(sha256)) for sha256 in images["sha256"]])
 
 
-def card_of(world: "World", training: pd.DataFrame) -> dict[str, Any]:
-    """What a model's card says beside what the model knows of itself."""
+def card_of(world: "World", images: pd.DataFrame) -> dict[str, Any]:
+    """What a model's card says beside what the model knows of itself; scores are of both designs, beside the report."""
     from urbanprint.statements import LOCATING_LIMITS, LOCATING_USE
     from urbanprint.tables import fingerprint
 
     return {
         "world": world.key,
-        "data_version": fingerprint(training[["image_id", "sha256"]]),
+        "split": {str(part): int(count) for part, count in images["part"].value_counts().items()},
+        "scores": [],
+        "data_version": fingerprint(images[["image_id", "part", "sha256"]]),
         "licence": world.licence,
         "intended_use": LOCATING_USE,
         "limits": LOCATING_LIMITS,

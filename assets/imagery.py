@@ -17,6 +17,10 @@ from urbanprint.settings import Country, Place
 if TYPE_CHECKING:
     from urbanprint.maps.style import Deciles
 
+if TYPE_CHECKING:
+    from urbanprint.imagery.acquisition import Acquired
+    from urbanprint.settings import Imagery
+
 _GROUP: dict[str, Any] = {"group_name": "imagery", "owners": OWNERS, "partitions_def": CITIES}
 
 
@@ -124,54 +128,28 @@ def street_images(
 ) -> Iterator[dg.Output]:
     """Fetch the images of the sample; what an interrupted run has fetched is kept and not asked for again."""
     import time
-    from datetime import timedelta
-    from functools import partial
 
-    from urbanprint.errors import SourceError
-    from urbanprint.imagery.acquisition import acquire
-    from urbanprint.imagery.quality import examine, weed
     from urbanprint.imagery.retention import expire
     from urbanprint.maps import figures
-    from urbanprint.progress import Printed
-    from urbanprint.sources.http import HttpStatusError
-    from urbanprint.sources.limits import ProviderDown
 
     city = cities.place(context.partition_key)
-    days = config.search_again_after_days
     store = image_store(city, workspace)
-    quality = city.imagery.quality
     plan = imagery_plan.iloc[0]
     context.log.info(f"asking for at most {plan['images']} images in {plan['areas']} areas, price: {plan['price']}")
     with open_ledger(workspace, city.key) as ledger:
         source = imagery_sources.source(city.imagery, ledger)
         expired = expire(ledger, store, source.terms, time.time(), source=source.name)
-        try:
-            acquired = acquire(
-                areas=areas,
-                sampled=sampled_areas,
-                points=sample_points,
-                source=source,
-                ledger=ledger,
-                store=store,
-                views=city.sample.views,
-                threads=city.imagery.threads,
-                stale_after=None if days is None else timedelta(days=days),
-                progress=Printed(),
-                pay_again=config.pay_again,
-                inspect=partial(examine, quality=quality),
-                weed=partial(
-                    weed,
-                    spacing_m=quality.spacing_m,
-                    distance_bits=quality.distance_bits,
-                    within_m=quality.duplicate_within_m,
-                ),
-            )
-        except HttpStatusError:
-            raise  # refused for good: a wrong key does not become right by waiting
-        except ProviderDown as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=60) from error
-        except SourceError as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=20) from error
+        acquired = acquired_images(
+            city.imagery,
+            config,
+            areas=areas,
+            sampled=sampled_areas,
+            points=sample_points,
+            source=source,
+            ledger=ledger,
+            store=store,
+            views=city.sample.views,
+        )
     if acquired.stopped:
         context.log.warning(acquired.stopped)
     states = acquired.images["state"].value_counts()
@@ -188,6 +166,42 @@ def street_images(
         pictures={"coverage_by_decile": figures.coverage_by_decile(acquired.coverage, deciles=_deciles(city))},
         areas_without_imagery=int((acquired.coverage["outcome"] == "no imagery").sum()),
     )
+
+
+def acquired_images(imagery: "Imagery", config: ImageryRefresh, **asked: Any) -> "Acquired":
+    """What `acquire` fetches of `asked` under the settings of `imagery`; a provider in trouble is asked again later."""
+    from datetime import timedelta
+    from functools import partial
+
+    from urbanprint.errors import SourceError
+    from urbanprint.imagery.acquisition import acquire
+    from urbanprint.imagery.quality import examine, weed
+    from urbanprint.progress import Printed
+    from urbanprint.sources.http import HttpStatusError
+    from urbanprint.sources.limits import ProviderDown
+
+    days, quality = config.search_again_after_days, imagery.quality
+    try:
+        return acquire(
+            **asked,
+            threads=imagery.threads,
+            stale_after=None if days is None else timedelta(days=days),
+            progress=Printed(),
+            pay_again=config.pay_again,
+            inspect=partial(examine, quality=quality),
+            weed=partial(
+                weed,
+                spacing_m=quality.spacing_m,
+                distance_bits=quality.distance_bits,
+                within_m=quality.duplicate_within_m,
+            ),
+        )
+    except HttpStatusError:
+        raise  # refused for good: a wrong key does not become right by waiting
+    except ProviderDown as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=60) from error
+    except SourceError as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=20) from error
 
 
 @dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")

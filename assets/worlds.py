@@ -7,7 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.describing import OWNERS, described
-from assets.imagery import ImageryRefresh
+from assets.imagery import ImageryRefresh, acquired_images
 from assets.partitions import WORLDS
 from resources.cities import Cities
 from resources.files import Files
@@ -70,56 +70,33 @@ def cell_images(
     files: Files,
 ) -> Iterator[dg.Output]:
     """Fetch the images of every cell with land; what an interrupted run has fetched is kept and not asked for again."""
-    from datetime import timedelta
-    from functools import partial
-
-    from urbanprint.errors import SourceError
     from urbanprint.geolocation import cell_images as cells
-    from urbanprint.imagery.acquisition import acquire
-    from urbanprint.imagery.quality import examine, weed
     from urbanprint.imagery.store import ImageStore
-    from urbanprint.progress import Printed
-    from urbanprint.sources.http import HttpStatusError
     from urbanprint.sources.providers import require_training
 
     world = cities.catalogue.world(context.partition_key)
     require_training(world.imagery)
-    plan, quality, level = world.sample, world.imagery.quality, world.cells.levels[-1]
+    plan, level = world.sample, world.cells.levels[-1]
     areas, sampled, points = cells.cells_to_ask(
         land_of(world, files), level=level, cells=plan.cells, probes=plan.probes, seed=plan.seed
     )
     context.log.info(f"asking {len(sampled)} of {len(areas)} cells with land for at most {plan.views} images each")
-    days = config.search_again_after_days
     with open_ledger(workspace, world.key) as ledger:
         source = cells.cell_source(
             imagery_sources.source(world.imagery, ledger),
             probe_m=None if cells.answers_for_cells(world.imagery) else plan.probe_m,
         )
-        try:
-            acquired = acquire(
-                areas=areas,
-                sampled=sampled,
-                points=points,
-                source=source,
-                ledger=ledger,
-                store=ImageStore(workspace.images),
-                views=plan.views,
-                threads=world.imagery.threads,
-                stale_after=None if days is None else timedelta(days=days),
-                progress=Printed(),
-                pay_again=config.pay_again,
-                inspect=partial(examine, quality=quality),
-                weed=partial(
-                    weed,
-                    spacing_m=quality.spacing_m,
-                    distance_bits=quality.distance_bits,
-                    within_m=quality.duplicate_within_m,
-                ),
-            )
-        except HttpStatusError:
-            raise  # refused for good: a wrong key does not become right by waiting
-        except SourceError as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=20) from error
+        acquired = acquired_images(
+            world.imagery,
+            config,
+            areas=areas,
+            sampled=sampled,
+            points=points,
+            source=source,
+            ledger=ledger,
+            store=ImageStore(workspace.images),
+            views=plan.views,
+        )
         asked = ledger.asked_at(source.request_key)
     states = acquired.images["state"].value_counts()
     yield described(

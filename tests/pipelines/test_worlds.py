@@ -122,16 +122,15 @@ def test_each_network_is_a_run_with_its_curves_and_coarse_levels_show_confusion_
         figures = client.list_artifacts(runs[f"L{level} calibration"].info.run_id, "figures")
         wanted = {"figures/calibration.png"} | ({"figures/confusion.png"} if level <= 3 else set())
         assert wanted <= {file.path for file in figures}
-    assert client.get_model_version_by_alias("planet-geolocator-joint", "current").version == "1"
+    assert client.get_model_version_by_alias("planet-geolocator-joint", "current").version in (1, "1")
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_second_run_of_the_images_asks_for_nothing_and_changes_nothing(home: Path) -> None:
+def test_a_second_run_fetches_no_image_again_and_changes_nothing(home: Path) -> None:
     before = table(home, "cell_images")
     again = urbanprint("run", "planet", home=home)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "fetching images" not in again.stderr
-    assert "searching areas: 100%" not in again.stderr.replace("\r", "\n").split("cell_images")[0].split("\n")[0]
     pd.testing.assert_frame_equal(table(home, "cell_images"), before)
 
 

@@ -58,7 +58,7 @@ class Answer:
     - `sure`: the finest cell that has at least the probability `confidence`, "the Earth" if none has;
     - `cells`: the prediction set, likeliest first, of the finest level at which a set can be promised to hold the true
       cell `coverage` often; `cells_level` is that level;
-    - `longitude`, `latitude` in degrees and `radius_km`: the mean position, and the circle around it that holds the
+    - `longitude`, `latitude` in degrees and `radius_km`: `peak_position`, and the circle around it that holds the
       probability `confidence`;
     - `familiar`: the share of calibration photographs at least as unlike the training ones as this one;
     - `widened`: that share is so small (`familiarity.UNFAMILIAR`) that the model knows no photographs like it. Then
@@ -141,7 +141,7 @@ class Geolocator:
         return conditional(level_logits, self.hierarchy, temperatures=self.temperatures)
 
     def positions(self, log_probabilities: Sequence[np.ndarray], *, share: float = 0.9) -> Circles:
-        """The mean position of each image, and the radius that holds a `share` of its probability."""
+        """`peak_position` of each image, and the radius that holds a `share` of its probability."""
         return positions(log_probabilities, self.circles, self.hierarchy, share=share, finest=self.finest)
 
     def answers(self, seen: Seen, *, confidence: float = 0.9) -> list[Answer]:

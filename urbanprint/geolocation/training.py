@@ -1,14 +1,12 @@
 """The training loop of a classifier of cells, for both designs: sampling, steps, early stopping, resuming.
 
-What belongs here: what geolocation adds to `urbanprint.models.training`, whose schedule, optimiser, augmentation and
-checkpoints are used. Every random draw of an epoch comes from (seed, epoch), so a killed training that starts again
-from its checkpoint ends, on a CPU, with the same weights.
+What belongs here: what geolocation adds to `urbanprint.models.training`, whose schedule, optimiser and
+augmentation are used. Every random draw of an epoch comes from (seed, epoch), as `Resumable` wants it.
 """
 
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -28,19 +26,14 @@ from urbanprint.geolocation.parts import APART_M, deal_parts
 from urbanprint.geolocation.targets import JointObjective, LevelObjective, cut_and_mix
 from urbanprint.models.backbones import normalise
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
+from urbanprint.models.resuming import Resumable, epoch_seed
 from urbanprint.models.training import (
     CLIP,
     augment,
-    checkpoint_state,
-    copy_weights,
     decoded,
-    epoch_seed,
     follow_quickly,
     learning_rate_at,
     make_optimiser,
-    may_improve,
-    read_checkpoint,
-    write_checkpoint,
 )
 
 _ELSEWHERE = ("workers", "device", "checkpoint_seconds")  # settings that do not change what is learned
@@ -82,8 +75,7 @@ def train_classifier(
 
     A share of them is held out, in groups `apart_m` metres from the rest (`deal_parts`); the epoch with the least loss
     on these is kept. `on_epoch` is called after each epoch, and first once for each epoch a resumed checkpoint already
-    holds. The file `checkpoint` stays when training is done, so that asking for the same training again returns at
-    once; one of another training is overwritten.
+    holds. The file `checkpoint` is as `Resumable` has it.
 
     Raises `MissingImages` for too few images, `InputError` for a file that is no image, a design without its level or a
     damaged checkpoint.
@@ -91,65 +83,33 @@ def train_classifier(
     images = images.sort_values("image_id", ignore_index=True)
     device = pick_device(config.device)
     fingerprint = _fingerprint(images, hierarchy, design, level, config, apart_m)
-    state = read_checkpoint(checkpoint, fingerprint)
+    resumable = Resumable(checkpoint, fingerprint, CellEpoch)
 
-    model = build_classifier(
-        hierarchy, design=design, level=level, config=config, weights=None if state is None else "none"
-    )
+    model = build_classifier(hierarchy, design=design, level=level, config=config, weights=resumable.weights)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    history = [] if state is None else [CellEpoch(**record) for record in state["history"]]
-    for record in history if on_epoch else ():
+    for record in resumable.history if on_epoch else ():
         on_epoch(record)  # type: ignore[misc]
-    if state is not None and state["finished"]:
-        network.load_state_dict(state["best"])
-        return replace(model, history=tuple(history))
+    if resumable.finished(network):
+        return replace(model, history=tuple(resumable.history))
 
     training, validation = _parts(images, model, apart_m)
     objective = _objective(images.loc[training.rows], model).to(device)
     follow_quickly(network)
     optimiser = make_optimiser(network, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    if state is None:
+    if not resumable.history:
         _start_at_the_prior(model, training)
-        best = copy_weights(network)
-    else:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        best = state["best"]
-
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     paths = [Path(path) for path in images["path"]]
     spill = checkpoint.with_name(f".{checkpoint.name}.views")
     with decoded(paths, size=config.size, threads=config.workers, spill=spill) as pixels:
-        written = time.monotonic()
-        while len(history) < config.epochs and may_improve([past.best for past in history], patience=config.patience):
-            epoch, started = len(history), time.monotonic()
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                torch.manual_seed(epoch_seed(config.seed, epoch))  # dropout draws from the global generator alone
-                loss = _train_epoch(model, objective, optimiser, training, pixels, epoch=epoch, device=device)
+
+        def one_epoch(epoch: int) -> dict[str, float]:
+            loss = _train_epoch(model, objective, optimiser, training, pixels, epoch=epoch, device=device)
             error, accuracy = _validate(model, objective, validation, pixels, device=device)
-            improved = not error >= min((past.validation_loss for past in history), default=math.inf)
-            record = CellEpoch(
-                epoch=epoch,
-                train_loss=loss,
-                validation_loss=error,
-                validation_accuracy=accuracy,
-                learning_rate=optimiser.param_groups[0]["lr"],
-                seconds=time.monotonic() - started,
-                best=improved,
-            )
-            history.append(record)
-            best = copy_weights(network) if improved else best
-            if time.monotonic() - written >= config.checkpoint_seconds:
-                progress = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-                write_checkpoint(
-                    checkpoint, checkpoint_state(fingerprint, history, best=best, finished=False) | progress
-                )
-                written = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(record)
-    network.load_state_dict(best)
-    write_checkpoint(checkpoint, checkpoint_state(fingerprint, history, best=best, finished=True))
-    return replace(model, history=tuple(history))
+            return {"train_loss": loss, "validation_loss": error, "validation_accuracy": accuracy}
+
+        resumable.run(network, optimiser, one_epoch, config=config, on_epoch=on_epoch)
+    return replace(model, history=tuple(resumable.history))
 
 
 def _fingerprint(

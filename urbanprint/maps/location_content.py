@@ -11,8 +11,7 @@ _LISTED = 3  # cells named in a terminal
 
 
 def statement(answer: Answer) -> str:
-    """The answer in a sentence: somewhere in this cell, this sure; or that the photograph is unlike all that is known.
-    """
+    """The answer in a sentence: somewhere in this cell, this sure; or that the photograph is unlike all known ones."""
     if answer.widened:
         return (
             "Somewhere on Earth: the photograph is unlike those the model has learned from, so that it knows nothing "

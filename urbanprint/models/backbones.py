@@ -77,7 +77,8 @@ def _trace(module: nn.Module) -> tuple[int, str, dict[str, int]]:
     strides: dict[str, int] = {}
 
     def note(name: str, layer: nn.Module, _: object, output: Tensor) -> None:
-        if output.ndim == 4 and output.shape[-1] > 1 and not isinstance(layer, nn.AdaptiveAvgPool2d):
+        spatial = output.ndim == 4 and output.shape[-1] == output.shape[-2] > 1  # some layers hold channels last
+        if spatial and not isinstance(layer, nn.AdaptiveAvgPool2d):
             strides.pop(name, None)  # a layer used twice counts where it is used last
             strides[name] = 2 ** round(math.log2(_TRACE_SIZE / output.shape[-1]))
 

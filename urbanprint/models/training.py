@@ -1,4 +1,4 @@
-"""The training loop of the image-wise model: sampling, augmentation, loss, schedule, early stopping, checkpoints.
+"""The training loop of the image-wise model: sampling, augmentation, loss, schedule, early stopping.
 
 What is public here beside `train` serves the other models' loops too.
 
@@ -10,14 +10,11 @@ import hashlib
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +27,7 @@ from urbanprint.imagery.decoding import decode_many
 from urbanprint.models.backbones import normalise
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
 from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel, Loss, build, pool_views
+from urbanprint.models.resuming import Resumable, epoch_seed
 
 IN_MEMORY_BYTES = 2 * 2**30
 """Decoded views above this size go to a memory-mapped file beside the checkpoint: 14,000 views at 224 px fit below."""
@@ -219,11 +217,6 @@ def _batches(
         yield ahead.result()
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed of its own for each epoch of a training with `seed`."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
 def _train_epoch(
     model: ImagewiseModel,
     optimiser: torch.optim.AdamW,
@@ -290,45 +283,6 @@ def _fingerprint(images: pd.DataFrame, labels: pd.DataFrame, config: ImagewiseCo
     return hashlib.sha256(text.encode() + labels.to_numpy(dtype=np.float64).tobytes()).hexdigest()
 
 
-def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors by name, copied to the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
-def may_improve(best: Sequence[bool], *, patience: int) -> bool:
-    """Whether one of the last `patience` epochs was the best so far, or none has run."""
-    return not best or any(best[-patience:])
-
-
-def checkpoint_state(
-    fingerprint: str, history: Sequence[Any], *, best: dict[str, Tensor], finished: bool
-) -> dict[str, Any]:
-    """What a checkpoint holds at least; `history` are dataclass records of the epochs, `best` the weights to keep."""
-    records = [asdict(record) for record in history]
-    return {"fingerprint": fingerprint, "history": records, "best": best, "finished": finished}
-
-
-def write_checkpoint(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write the file; a reader sees the old one or the new one, never half of one."""
-    beside = checkpoint.with_name(f".{checkpoint.name}.part")
-    torch.save(state, beside)
-    beside.replace(checkpoint)
-
-
-def read_checkpoint(checkpoint: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state to resume from; None where there is none, or it belongs to another training, which starts anew.
-
-    Raises `InputError` for a damaged file.
-    """
-    if not checkpoint.is_file():
-        return None
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError, LookupError, ValueError) as error:
-        raise InputError(f"checkpoint {checkpoint} is damaged ({type(error).__name__}): delete it.") from error
-    return state if state["fingerprint"] == fingerprint else None
-
-
 def train(
     images: pd.DataFrame,
     labels: pd.DataFrame,
@@ -346,8 +300,7 @@ def train(
     and the last one is kept. `on_epoch` is called after each epoch, and first once for each epoch a resumed checkpoint
     already holds.
 
-    The file `checkpoint` stays when training is done, so that asking for the same training again returns at once;
-    one of another training is overwritten.
+    The file `checkpoint` is as `Resumable` has it.
 
     Raises `LeakingSplit` for an area in both parts, `MissingImages` for one without images, `InputError` for one
     without labels, an indicator nobody has, a file that is no image or a damaged checkpoint.
@@ -358,64 +311,30 @@ def train(
     labels = labels.loc[parts[0] + parts[1]]
     device = pick_device(config.device)
     fingerprint = _fingerprint(images, labels, config, parts)
-    state = read_checkpoint(checkpoint, fingerprint)
+    resumable = Resumable(checkpoint, fingerprint, EpochRecord)
 
-    model = build(config, tuple(labels.columns), weights=None if state is None else "none")
+    model = build(config, tuple(labels.columns), weights=resumable.weights)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    history = [] if state is None else [EpochRecord(**record) for record in state["history"]]
-    for record in history if on_epoch else ():
+    for record in resumable.history if on_epoch else ():
         on_epoch(record)  # type: ignore[misc]
-    if state is not None and state["finished"]:
-        network.load_state_dict(state["best"])
-        return replace(model, history=tuple(history))
+    if resumable.finished(network):
+        return replace(model, history=tuple(resumable.history))
 
     training, validation = (_split(images, labels, areas) for areas in parts)
     frozen = _freeze(model)
     follow_quickly(network)
     optimiser = make_optimiser(network, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    if state is None:
+    if not resumable.history:
         _start_at_the_mean(model, training.labels)
-        best = copy_weights(network)
-    else:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        best = state["best"]
-
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     paths = [Path(path) for path in images["path"]]
     spill = checkpoint.with_name(f".{checkpoint.name}.views")
     with decoded(paths, size=config.size, threads=config.workers, spill=spill) as pixels:
-        written = time.monotonic()
-        while len(history) < config.epochs and may_improve(
-            [record.best for record in history], patience=config.patience
-        ):
-            epoch, started = len(history), time.monotonic()
-            with torch.random.fork_rng(
-                devices=range(torch.cuda.device_count())
-            ):  # dropout draws from the global generator alone
-                torch.manual_seed(epoch_seed(config.seed, epoch))
-                loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
+
+        def one_epoch(epoch: int) -> dict[str, float]:
+            loss = _train_epoch(model, optimiser, frozen, training, pixels, epoch=epoch, device=device)
             error, r2 = _validate(model, validation, pixels, device=device)
-            improved = not error >= min((record.validation_loss for record in history), default=math.inf)
-            record = EpochRecord(
-                epoch=epoch,
-                train_loss=loss,
-                validation_loss=error,
-                validation_r2=r2,
-                learning_rate=optimiser.param_groups[0]["lr"],
-                seconds=time.monotonic() - started,
-                best=improved,
-            )
-            history.append(record)
-            best = copy_weights(network) if improved else best
-            if time.monotonic() - written >= config.checkpoint_seconds:
-                progress = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-                write_checkpoint(
-                    checkpoint, checkpoint_state(fingerprint, history, best=best, finished=False) | progress
-                )
-                written = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(record)
-    network.load_state_dict(best)
-    write_checkpoint(checkpoint, checkpoint_state(fingerprint, history, best=best, finished=True))
-    return replace(model, history=tuple(history))
+            return {"train_loss": loss, "validation_loss": error, "validation_r2": r2}
+
+        resumable.run(network, optimiser, one_epoch, config=config, on_epoch=on_epoch)
+    return replace(model, history=tuple(resumable.history))

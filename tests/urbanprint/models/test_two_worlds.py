@@ -24,8 +24,9 @@ from urbanprint.simulation.country import World, build_country
 from urbanprint.simulation.scenes import render
 from urbanprint.simulation.survey import survey
 
+# Over two seeds of the one and four of the other the gain was .28 to .50, in the world of single images -.18 to -.08.
 NETWORK = ImagewiseConfig(
-    backbone="resnet18", weights="none", size=32, views=3, epochs=7, patience=4, batch_areas=16, learning_rate=2e-3
+    backbone="resnet18", weights="none", size=32, views=2, epochs=5, patience=4, batch_areas=16, learning_rate=2e-3
 )
 GRAPH = GraphConfig(seed=7)
 
@@ -41,7 +42,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.Dat
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
         Image.fromarray(render(country.view(image_id), width=96, height=72).pixels).save(path)
     backbone = load_backbone("resnet18", weights="none", seed=7)
-    features = embed([Path(path) for path in images["path"]], backbone, size=64)
+    features = embed([Path(path) for path in images["path"]], backbone, size=32)
     return images, pd.DataFrame(features, index=pd.Index(images["image_id"], name="image_id")).add_prefix("f")
 
 
