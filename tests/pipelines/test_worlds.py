@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,6 +14,7 @@ import pytest
 import shapely
 from PIL import Image
 
+from pipelines.cli import main
 from urbanprint.geolocation.cell_images import CELL_COVERAGE
 from urbanprint.geolocation.datasets import LEVEL_MANIFEST
 from urbanprint.geolocation.parts import check_parts
@@ -24,21 +26,14 @@ LEVELS = (1, 3, 5, 8)
 SYSTEMS = {"joint", "levels", "old-fusion", "nearest-neighbour", "prior"}
 
 
-def urbanprint(*arguments: object, home: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "URBANPRINT_CATALOGUE": str(ROOT / "tests/catalogues/world.toml"),
-            "URBANPRINT_HOME": str(home / "data"),
-            "URBANPRINT_TEST_LAND": str(home / "land.geojson"),
-            "DAGSTER_HOME": str(home / "dagster"),
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+def environment(home: Path) -> dict[str, str]:
+    return {
+        "URBANPRINT_CATALOGUE": str(ROOT / "tests/catalogues/world.toml"),
+        "URBANPRINT_HOME": str(home / "data"),
+        "URBANPRINT_TEST_LAND": str(home / "land.geojson"),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +50,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(home: Path) -> subprocess.CompletedProcess:
-    ran = urbanprint("run", "planet", home=home)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "run", "planet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment(home)},
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran
 
@@ -125,53 +126,50 @@ def test_each_network_is_a_run_with_its_curves_and_coarse_levels_show_confusion_
     assert client.get_model_version_by_alias("planet-geolocator-joint", "current").version in (1, "1")
 
 
-@pytest.mark.usefixtures("ran")
-def test_a_second_run_fetches_no_image_again_and_changes_nothing(home: Path) -> None:
-    before = table(home, "cell_images")
-    again = urbanprint("run", "planet", home=home)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "fetching images" not in again.stderr
-    pd.testing.assert_frame_equal(table(home, "cell_images"), before)
+@pytest.fixture
+def located(
+    ran: subprocess.CompletedProcess, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `urbanprint locate` here, where torch is imported already; returns status, output and errors."""
+    assert ran.returncode == 0
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main(["locate", *map(str, arguments)])
+        return (status, *capsys.readouterr())
+
+    return run
 
 
-@pytest.mark.usefixtures("ran")
-def test_photographs_of_another_world_get_the_whole_earth_and_what_is_no_photograph_a_sentence(
-    home: Path, tmp_path: Path
-) -> None:
+def test_what_is_no_photograph_gets_a_sentence_and_the_others_are_located(located, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     noise.save(tmp_path / "noise.jpg")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(tmp_path / "pixel.png")
-    files = [tmp_path / name for name in ("noise.jpg", "notes.txt", "empty.jpg", "pixel.png")]
-    said = urbanprint("locate", *files, tmp_path / "absent.jpg", "--out", tmp_path / "maps", home=home)
-    assert said.returncode == 1
-    assert "Traceback" not in said.stderr
-    for words in (
-        "notes.txt is no JPEG",
-        "empty.jpg is empty",
-        "pixel.png has 1 x 1 pixels",
-        "absent.jpg does not exist",
-    ):
-        assert words in said.stderr
-    assert "Somewhere on Earth: the photograph is unlike those the model has learned from" in said.stdout
+    names = ("notes.txt", "empty.jpg", "pixel.png", "absent.jpg", "noise.jpg")
+    status, told, errors = located(*(tmp_path / name for name in names), "--out", tmp_path / "maps")
+    assert status == 1
+    for words in ("notes.txt is no JPEG", "empty.jpg is empty", "pixel.png has 1 x 1 pixels", "absent.jpg does not"):
+        assert words in errors
+    assert "Somewhere on Earth" in told
     assert (tmp_path / "maps" / "noise" / "location_map.html").is_file()
 
 
-@pytest.mark.usefixtures("ran")
-def test_the_precision_cap_stops_finer_answers(home: Path, tmp_path: Path) -> None:
-    images = table(home, "image_parts")
-    picture = home / "data" / "images" / images["sha256"].iloc[0][:2]
-    photograph = next(picture.glob(f"{images['sha256'].iloc[0]}*"))
-    fine = urbanprint("locate", photograph, "--out", tmp_path, home=home)
-    capped = urbanprint("locate", photograph, "--finest", 3, "--out", tmp_path, home=home)
-    assert "  L8 " in fine.stdout
-    assert "  L3 " in capped.stdout
-    assert "  L5 " not in capped.stdout
-    assert "L8" not in capped.stdout
-    refused = urbanprint("locate", photograph, "--finest", 0, home=home)
-    assert refused.returncode == 1
-    assert "the coarsest level is 1" in refused.stderr
-    unbuilt = urbanprint("locate", photograph, "--world", "mars", home=home)
-    assert "no world 'mars'" in unbuilt.stderr
+def test_the_precision_cap_stops_finer_answers(located, home: Path, tmp_path: Path) -> None:
+    sha256 = table(home, "image_parts")["sha256"].iloc[0]
+    photograph = next((home / "data" / "images" / sha256[:2]).glob(f"{sha256}*"))
+    _, fine, _ = located(photograph, "--out", tmp_path)
+    assert "  L8 " in fine
+    _, capped, _ = located(photograph, "--finest", 3, "--out", tmp_path)
+    assert "  L3 " in capped
+    assert not {"L5", "L8"} & set(capped.split())
+    status, _, refused = located(photograph, "--finest", 0)
+    assert status == 1
+    assert "the coarsest level is 1" in refused
+    status, _, unknown = located(photograph, "--world", "mars")
+    assert status == 1
+    assert "no world 'mars'" in unknown
