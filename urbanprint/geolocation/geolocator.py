@@ -56,8 +56,8 @@ class Answer:
 
     - `candidates`: level -> its likeliest cells, the likeliest first, looked for under those of the level above;
     - `sure`: the finest cell that has at least the probability `confidence`, "the Earth" if none has;
-    - `cells`: the prediction set, likeliest first, of the finest level at which a set can be promised to hold the true
-      cell `coverage` often; `cells_level` is that level;
+    - `sets`: level -> its prediction set, likeliest first, at each level at which a set can be promised to hold the
+      true cell `coverage` often; `cells` is that of the finest of them, `cells_level`;
     - `longitude`, `latitude` in degrees and `radius_km`: `peak_position`, and the circle around it that holds the
       probability `confidence`;
     - `familiar`: the share of calibration photographs at least as unlike the training ones as this one;
@@ -69,14 +69,21 @@ class Answer:
     candidates: Mapping[int, tuple[LikelyCell, ...]]
     sure: LikelyCell
     confidence: float
-    cells: tuple[LikelyCell, ...]
-    cells_level: int
+    sets: Mapping[int, tuple[LikelyCell, ...]]
     coverage: float
     longitude: float
     latitude: float
     radius_km: float
     familiar: float
     widened: bool
+
+    @property
+    def cells_level(self) -> int:
+        return max(self.sets)
+
+    @property
+    def cells(self) -> tuple[LikelyCell, ...]:
+        return self.sets[self.cells_level]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,13 +163,10 @@ class Geolocator:
         kept = beam_search(log_p, self.hierarchy, finest=self.finest)
         sure = confident_cells(log_p, self.hierarchy, confidence=confidence, finest=self.finest)
         held = prediction_sets(log_p, self.thresholds, self.hierarchy, finest=self.finest)
-        promised = [number for number in range(len(levels)) if np.isfinite(self.thresholds[number])]
-        told = promised[-1] if promised else 0
+        promised = [number for number in range(len(levels)) if np.isfinite(self.thresholds[number])] or [0]
         circles = self.positions(log_p, share=confidence)
         found = []
         for image in range(len(log_p[0])):
-            within = np.flatnonzero(held[told][image])
-            ordered = within[np.argsort(-log_p[told][image, within], kind="stable")]
             answer = Answer(
                 candidates={
                     each.level.number: _likely(each.level, each.cells[image], each.log_probabilities[image])
@@ -170,8 +174,10 @@ class Geolocator:
                 },
                 sure=_sure(levels, sure, image),
                 confidence=confidence,
-                cells=_likely(levels[told], ordered, log_p[told][image, ordered]),
-                cells_level=levels[told].number,
+                sets={
+                    levels[number].number: _ordered(levels[number], held[number][image], log_p[number][image])
+                    for number in promised
+                },
                 coverage=self.coverage,
                 longitude=float(circles.longitude[image]),
                 latitude=float(circles.latitude[image]),
@@ -363,6 +369,13 @@ def _below(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
+def _ordered(level: Level, held: np.ndarray, log_probabilities: np.ndarray) -> tuple[LikelyCell, ...]:
+    """The classes of a set (classes,) of bool by name, the likeliest first."""
+    within = np.flatnonzero(held)
+    within = within[np.argsort(-log_probabilities[within], kind="stable")]
+    return _likely(level, within, log_probabilities[within])
+
+
 def _likely(level: Level, cells: np.ndarray, log_probabilities: np.ndarray) -> tuple[LikelyCell, ...]:
     """Classes of a level by name, those that are -1 left out."""
     return tuple(
@@ -381,12 +394,10 @@ def _sure(levels: Sequence[Level], answers: Answers, image: int) -> LikelyCell:
 
 def _widened(answer: Answer, coarsest: Level, log_probabilities: np.ndarray) -> Answer:
     """The answer where nothing fitted holds; log-probabilities (classes,) of the coarsest level order its cells."""
-    order = np.argsort(-log_probabilities, kind="stable")
     return replace(
         answer,
         sure=_EARTH,
-        cells=_likely(coarsest, order, log_probabilities[order]),
-        cells_level=coarsest.number,
+        sets={coarsest.number: _ordered(coarsest, np.ones(len(coarsest), dtype=bool), log_probabilities)},
         radius_km=FARTHEST_KM,
         widened=True,
     )

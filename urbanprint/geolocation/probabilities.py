@@ -59,7 +59,7 @@ def joint(logits: np.ndarray, hierarchy: Hierarchy, *, temperature: float = 1.0)
     found = [leaves - total]
     # One exponential a leaf is twice as fast as families each with their own maximum, which so small a sum needs.
     for level, each in zip(hierarchy.levels[:0:-1], sums[1:], strict=True):
-        found.append(np.log(each) - total if each.min() > _TINY else _siblings_logsumexp(found[-1], level))
+        found.append(np.log(each) - total if each.min(initial=1.0) > _TINY else _siblings_logsumexp(found[-1], level))
     return found[::-1]
 
 

@@ -52,16 +52,14 @@ def told(photograph: Photograph, answer: Answer) -> tuple[str, ...]:
 
 def location_answer(answer: Answer, photograph: Photograph) -> LocationAnswer:
     """The answer as its map shows it."""
-    held = {cell.cell for cell in answer.cells}
-    levels = {
-        level: [Candidate(cell_id=each.cell, probability=each.probability, in_set=False) for each in cells]
-        for level, cells in answer.candidates.items()
-    }
-    others = [each for each in answer.candidates[answer.cells_level] if each.cell not in held]
-    levels[answer.cells_level] = [
-        Candidate(cell_id=each.cell, probability=each.probability, in_set=each.cell in held)
-        for each in (*answer.cells, *others)
-    ]
+    levels = {}
+    for level, candidates in answer.candidates.items():
+        held = answer.sets.get(level, ())
+        names = {cell.cell for cell in held}
+        shown = (*held, *(cell for cell in candidates if cell.cell not in names))
+        levels[level] = [
+            Candidate(cell_id=cell.cell, probability=cell.probability, in_set=cell.cell in names) for cell in shown
+        ]
     return LocationAnswer(
         statement=statement(answer),
         cell_id=None if answer.sure.cell == _EARTH else answer.sure.cell,
@@ -76,7 +74,7 @@ def location_answer(answer: Answer, photograph: Photograph) -> LocationAnswer:
 
 def _familiar(answer: Answer) -> str:
     rare = "it is unlike what the model knows" if answer.widened else "it is like what the model knows"
-    return f"{answer.familiar:.1%} of the photographs it was tested on are as unusual: {rare}"
+    return f"{answer.familiar:.1%} of the photographs it was calibrated on are as unusual: {rare}"
 
 
 def _share(cell: LikelyCell) -> str:

@@ -16,8 +16,10 @@ ANSWER = Answer(
     },
     sure=LikelyCell(cell="1", probability=0.97),
     confidence=0.9,
-    cells=(LikelyCell(cell="1/2/0", probability=0.6), LikelyCell(cell="1/0/0", probability=0.02)),
-    cells_level=3,
+    sets={
+        1: (LikelyCell(cell="1", probability=0.97),),
+        3: (LikelyCell(cell="1/2/0", probability=0.6), LikelyCell(cell="1/0/0", probability=0.02)),
+    },
     coverage=0.9,
     longitude=12.0,
     latitude=-34.56,
@@ -56,19 +58,19 @@ def test_the_lines_say_set_candidates_position_exif_and_notes() -> None:
 def test_the_map_holds_the_whole_set_and_the_candidates_beside_it() -> None:
     found = location_answer(ANSWER, PHOTOGRAPH)
     assert {each.cell_id: each.in_set for each in found.levels[3]} == {"1/2/0": True, "1/0/0": True, "1/2/1": False}
-    assert [each.in_set for each in found.levels[1]] == [False]
+    assert [each.in_set for each in found.levels[1]] == [True]
     assert (found.cell_id, found.point, found.exif) == ("1", (12.0, -34.56), (12.0, -33.56))
 
 
 def test_an_unfamiliar_photograph_is_somewhere_on_earth() -> None:
     every = tuple(LikelyCell(cell=cell, probability=0.25) for cell in "0123")
     widened = replace(
-        ANSWER, widened=True, familiar=0.004, sure=LikelyCell(cell="the Earth", probability=1.0), cells=every,
-        cells_level=1, radius_km=20015.0,
+        ANSWER, widened=True, familiar=0.004, sure=LikelyCell(cell="the Earth", probability=1.0), sets={1: every},
+        radius_km=20015.0,
     )  # fmt: skip
     assert statement(widened).startswith("Somewhere on Earth: the photograph is unlike those the model has learned")
     text = "\n".join(told(PHOTOGRAPH, widened))
-    assert "0.4% of the photographs it was tested on are as unusual: it is unlike what the model knows" in text
+    assert "0.4% of the photographs it was calibrated on are as unusual: it is unlike what the model knows" in text
     found = location_answer(widened, PHOTOGRAPH)
     assert found.cell_id is None
     assert sorted(each.cell_id for each in found.levels[1] if each.in_set) == list("0123")

@@ -43,7 +43,7 @@ CONFIG = ImagewiseConfig(
     device="cpu",
     checkpoint_seconds=60.0,
 )
-BRIEF = replace(CONFIG, backbone="mobilenet_v3_small", epochs=1)
+BRIEF = replace(CONFIG, backbone="shufflenet_v2_x0_5", epochs=1)
 CLUSTERS = [f"c{number:02d}" for number in range(32)]
 SPLIT = Split(kind="block", fold=0, train=tuple(CLUSTERS[:24]), test=tuple(CLUSTERS[24:]))
 OTHER = Split(kind="block", fold=1, train=tuple(CLUSTERS[8:]), test=tuple(CLUSTERS[:8]))

@@ -16,7 +16,7 @@ from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseM
 from urbanprint.models.training import augment, learning_rate_at, masked_loss, train
 
 CONFIG = ImagewiseConfig(
-    backbone="mobilenet_v3_small",
+    backbone="shufflenet_v2_x0_5",
     weights="none",
     size=32,
     views=2,
