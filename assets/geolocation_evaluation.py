@@ -1,6 +1,6 @@
 """Judgement of where photographs were taken: both designs, the old fusion and the baselines on the same test images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,10 +12,12 @@ from assets.partitions import FROM_LEVELS, WORLDS
 from assets.worlds import land_of
 from resources.cities import Cities
 from resources.files import Files
-from resources.tracking import Tracking
+from resources.tracking import TrackedRun, Tracking
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from urbanprint.geolocation.geolocator import Geolocator
     from urbanprint.settings import World
 
@@ -98,6 +100,7 @@ def geolocation_guesses(
     context: dg.AssetExecutionContext,
     cities: Cities,
     workspace: Workspace,
+    tracking: Tracking,
     files: Files,
     image_parts: pd.DataFrame,
 ) -> Iterator[dg.Output]:
@@ -126,6 +129,8 @@ def geolocation_guesses(
         if name == "levels":
             guesses.append(comparison.fused_guesses("old-fusion", system, logits, facts, labels))
         calibration.append(comparison.system_calibration(name, system, logits, labels))
+        if name == "joint":
+            _log_joint(tracking.latest(world.key, name), system, logits, labels, calibration[-1])
         coverage.append(comparison.set_coverage(name, system, logits, facts, labels, seed=world.training.seed))
     config = config_of(world)
     frozen = load_backbone(config.backbone, weights=config.weights, seed=config.seed)
@@ -237,6 +242,22 @@ def released_geolocators(context: dg.AssetExecutionContext, tracking: Tracking) 
     """The alias `current` of each registered system, moved once its calibration and coverage have been checked."""
     names = [f"{context.partition_key}-geolocator-{name}" for name in SYSTEMS]
     return dg.MaterializeResult(metadata={name: f"version {tracking.release(name)}" for name in names})
+
+
+def _log_joint(
+    run: TrackedRun, system: "Geolocator", logits: "Sequence[np.ndarray]", labels: "np.ndarray", table: pd.DataFrame
+) -> None:
+    """Log to the run of the joint network how it is calibrated at each level and which coarse cells it mistakes."""
+    from urbanprint.geolocation.comparison import confused
+    from urbanprint.maps import geolocation_figures as figures
+
+    for level, rows in table.groupby("level"):
+        scaled = {str(scaling): part for scaling, part in rows.groupby("scaling")}
+        png = figures.reliability_chart(scaled, title=f"L{level}, test images")
+        run.file(f"figures/calibration_L{level}.png", png)
+    for level, (true, predicted) in confused(system, logits, labels, most=figures.MOST_CLASSES).items():
+        png = figures.confusion_chart(true, predicted, title=f"L{level}, test images")
+        run.file(f"figures/confusion_L{level}.png", png)
 
 
 def load_system(workspace: Workspace, world: "World", name: str) -> "Geolocator":

@@ -93,10 +93,13 @@ def level_calibration(
     pictures = {"calibration": figures.reliability_chart(found.reliability, title=f"L{level}, test images")}
     if len(classifier.classes) <= figures.MOST_CLASSES:
         pictures["confusion"] = figures.confusion_chart(found.true, found.predicted, title=f"L{level}, test images")
-    with tracking.run(world.key, f"L{level} calibration", tags={"dagster_run": context.run_id}) as run:
-        run.metrics({"temperature": found.temperature, **found.errors, "top_1": found.accuracy})
-        for name, png in pictures.items():
-            run.file(f"figures/{name}.png", png)
+    run = tracking.latest(world.key, f"L{level}")
+    run.metrics(
+        {"temperature": found.temperature, "test_top_1": found.accuracy}
+        | {f"calibration_error_{name}": error for name, error in found.errors.items()}
+    )
+    for name, png in pictures.items():
+        run.file(f"figures/{name}.png", png)
     table = pd.concat([rows.assign(scaling=name) for name, rows in found.reliability.items()], ignore_index=True)
     return described(
         table,

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from resources.workspace import Workspace
+from urbanprint.errors import InputError
 
 ALIAS = "current"
 PANEL = "figures/gradcam.png"
@@ -47,6 +48,20 @@ class Tracking(dg.ConfigurableResource):
             client.set_terminated(run.info.run_id, "FAILED")
             raise
         client.set_terminated(run.info.run_id)
+
+    def latest(self, city: str, name: str) -> "TrackedRun":
+        """Return the newest finished run of that name, to log what is measured of its model later.
+
+        Raises `InputError` where there is none.
+        """
+        client = self._client()
+        experiment = self._experiment(client, city)
+        found = client.search_runs(
+            [experiment], f"attributes.run_name = '{name}' and attributes.status = 'FINISHED'", max_results=1
+        )
+        if not found:
+            raise InputError(f"{name} of {city} has no finished run in the experiment log: train it again.")
+        return TrackedRun(client=client, experiment_id=experiment, run_id=found[0].info.run_id)
 
     def release(self, model: str) -> str:
         """Point the alias `current` of the registered `model` at its newest version and return the version."""

@@ -120,9 +120,10 @@ def test_each_network_is_a_run_with_its_curves_and_coarse_levels_show_confusion_
         assert len(client.get_metric_history(run_id, "train_loss")) == 2
         assert "figures/training_curves.png" in {file.path for file in client.list_artifacts(run_id, "figures")}
     for level in LEVELS:
-        figures = client.list_artifacts(runs[f"L{level} calibration"].info.run_id, "figures")
         wanted = {"figures/calibration.png"} | ({"figures/confusion.png"} if level <= 3 else set())
-        assert wanted <= {file.path for file in figures}
+        assert wanted <= {file.path for file in client.list_artifacts(runs[f"L{level}"].info.run_id, "figures")}
+    joint = {file.path for file in client.list_artifacts(runs["joint"].info.run_id, "figures")}
+    assert joint >= {f"figures/calibration_L{level}.png" for level in LEVELS} | {"figures/confusion_L1.png"}
     assert client.get_model_version_by_alias("planet-geolocator-joint", "current").version in (1, "1")
 
 

@@ -256,6 +256,19 @@ def redealt_coverage(
     return np.array(found)
 
 
+def confused(
+    geolocator: Geolocator, level_logits: Sequence[np.ndarray], labels: np.ndarray, *, most: int
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """True and likeliest cell, by id, of the images that lie in a class, at each level of at most `most` classes."""
+    found = {}
+    log_p = geolocator.log_probabilities(level_logits)
+    for level, values, true in zip(geolocator.hierarchy.levels, log_p, labels.T, strict=True):
+        if len(level) <= most:
+            ids, known = class_ids(level), true >= 0
+            found[level.number] = ids[true[known]], ids[values[known].argmax(axis=1)]
+    return found
+
+
 CALIBRATION_COLUMNS = ("model", "level", "scaling", *RELIABILITY_COLUMNS)
 
 

@@ -113,6 +113,15 @@ def test_errors_from_the_table_are_those_of_the_probabilities(
         assert errors[level] == pytest.approx(expected)
 
 
+def test_confusion_is_of_levels_with_few_classes(systems: Systems, seen: Logits, parts: Parts, tree: Hierarchy) -> None:
+    labels = true_labels(tree, parts["test"])
+    found = comparison.confused(systems["joint"], seen["joint"], labels, most=4)
+    assert list(found) == [1, 3]
+    true, predicted = found[3]
+    best = systems["joint"].log_probabilities(seen["joint"])[1].argmax(axis=1)
+    assert (true == predicted).mean() == (best == labels[:, 1]).mean()
+
+
 def test_coverage_is_counted_and_says_whether_it_was_promised(
     systems: dict[str, Geolocator],
     seen: dict[str, list[np.ndarray]],
