@@ -237,6 +237,14 @@ def _divided(polygon: BaseGeometry, extent: float) -> list[BaseGeometry]:
     return [piece for half in halves for piece in _divided(shapely.clip_by_rect(polygon, *half), extent)]
 
 
+def _clipped(shapes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The shapes inside a box; GEOS clips faster than it intersects, but fails on some slivers."""
+    try:
+        return np.asarray(shapely.clip_by_rect(shapes, *box))
+    except shapely.errors.GEOSException:
+        return np.asarray(shapely.intersection(shapes, shapely.box(*box)))
+
+
 def _polygon_fractions(
     shapes: np.ndarray, number: np.ndarray, bounds: np.ndarray, *, classes: int, shape: tuple[int, int]
 ) -> Iterator[_Entries]:
@@ -247,7 +255,7 @@ def _polygon_fractions(
     first = np.searchsorted(tile, np.arange(len(bounds) + 1))
     for start in range(0, len(bounds), _AT_ONCE):
         tiles = range(start, min(start + _AT_ONCE, len(bounds)))
-        clipped = [shapely.clip_by_rect(shapes[shape_of[first[t] : first[t + 1]]], *bounds[t]) for t in tiles]
+        clipped = [_clipped(shapes[shape_of[first[t] : first[t + 1]]], bounds[t]) for t in tiles]
         here = slice(first[tiles.start], first[tiles.stop])
         pairs, zone = np.unique(tile[here] * classes + number[shape_of[here]], return_inverse=True)
         edges, piece = _edges(np.concatenate(clipped))

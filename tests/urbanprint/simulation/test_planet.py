@@ -65,7 +65,7 @@ def apart(images: pd.DataFrame) -> np.ndarray:
 
 
 def test_the_same_arguments_build_the_same_planet(planet: Planet) -> None:
-    again = build_planet.__wrapped__()
+    again = build_planet.__wrapped__(images=4_000)
     pd.testing.assert_frame_equal(planet.images, again.images)
     pd.testing.assert_frame_equal(planet.towns, again.towns)
     assert planet.ground.land.equals(again.ground.land)
