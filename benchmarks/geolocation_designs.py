@@ -62,7 +62,7 @@ def main() -> None:
         backbone=chosen.backbone, weights="none", size=chosen.size, epochs=chosen.epochs, batch=chosen.batch,
         learning_rate=chosen.rate, workers=chosen.workers, seed=_SEED,
     )  # fmt: skip
-    print(f"{config.backbone}, {config.size} px, on {pick_device(None)}", flush=True)
+    print(f"{config.backbone} on {pick_device(None)}", flush=True)
     failed = [*_speed(config), *(_scores(config, chosen.images) if chosen.scores else [])]
     if failed:
         sys.exit("; ".join(failed))
@@ -92,7 +92,9 @@ def _speed(config: GeolocationConfig, *, rounds: int = 3) -> list[str]:
                 seconds[name].append(time.perf_counter() - begun)
     ratio = statistics.median(four / one for one, four in zip(seconds["joint"], seconds["levels"], strict=True))
     speeds = {name: count / statistics.median(times) for name, times in seconds.items()}
-    print(f"images a second: joint {speeds['joint']:,.0f}, one a level {speeds['levels']:,.0f}, ratio {ratio:.2f}")
+    print(
+        f"images a second at {_SPEED_SIZE} px: joint {speeds['joint']:,.0f}, one a level {speeds['levels']:,.0f}, ratio {ratio:.2f}"
+    )
     return [] if ratio >= FASTER else [f"the joint network is {ratio:.2f} times as fast, {FASTER} wanted"]
 
 
