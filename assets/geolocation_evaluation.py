@@ -56,6 +56,7 @@ def geolocators(
     from urbanprint.geolocation.geolocator import fit_geolocator
     from urbanprint.geolocation.network import load_classifier
     from urbanprint.imagery.store import ImageStore
+    from urbanprint.models.card import write_training_images
 
     world = cities.catalogue.world(context.partition_key)
     images = with_paths(image_parts, ImageStore(workspace.images))
@@ -73,6 +74,7 @@ def geolocators(
             apart_m=world.cells.apart_m,
         )
         saved = system.save(folder / f"geolocator-{name}", card_of(world, image_parts))
+        write_training_images(saved, image_parts.loc[image_parts["part"] != "test", "image_id"])
         with tracking.run(world.key, f"geolocator-{name}", tags={"dagster_run": context.run_id}) as run:
             levels = zip(system.hierarchy.numbers, system.temperatures, system.thresholds, strict=True)
             fitted = [(name, level, temperature, threshold) for level, temperature, threshold in levels]

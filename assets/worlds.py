@@ -15,6 +15,7 @@ from resources.imagery import ImagerySources, open_ledger
 from resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import numpy as np
 
     from urbanprint.settings import World
@@ -40,10 +41,38 @@ def world_grid(context: dg.AssetExecutionContext, cities: Cities, files: Files) 
     )
 
 
+@dg.asset(**_GROUP, kinds={"parquet"}, code_version="1")
+def cell_plan(
+    context: dg.AssetExecutionContext, cities: Cities, workspace: Workspace, files: Files
+) -> dg.Output[pd.DataFrame]:
+    """What the coming run asks of the provider at most: cells, points, searches, images, minutes, price, budget."""
+    from urbanprint.geolocation.cell_images import answers_for_cells
+    from urbanprint.imagery.planning import plan_imagery
+    from urbanprint.imagery.store import ImageStore
+    from urbanprint.sources.providers import price_of
+
+    world = cities.catalogue.world(context.partition_key)
+    _, sampled, points = _asked(world, files)
+    with open_ledger(workspace, world.key) as ledger:
+        plan = plan_imagery(
+            world,
+            sampled,
+            points,
+            ledger=ledger,
+            store=ImageStore(workspace.images),
+            price=price_of(world.imagery),
+            budget_images=world.imagery.budget,
+            # Its searches leave out the address and the creator: an image takes its entity and its pixels.
+            per_image_requests=2.0 if world.imagery.provider == "mapillary" else 1.0,
+            searches_points=not answers_for_cells(world.imagery),
+        )
+    return described(plan.as_table())
+
+
 @dg.multi_asset(
     group_name="worlds",
     partitions_def=WORLDS,
-    deps=["world_grid"],
+    deps=["world_grid", "cell_plan"],
     outs={
         "cell_images": dg.AssetOut(
             kinds={"parquet", "jpeg"},
@@ -77,9 +106,7 @@ def cell_images(
     world = cities.catalogue.world(context.partition_key)
     require_training(world.imagery)
     plan, level = world.sample, world.cells.levels[-1]
-    areas, sampled, points = cells.cells_to_ask(
-        land_of(world, files), level=level, cells=plan.cells, probes=plan.probes, seed=plan.seed
-    )
+    areas, sampled, points = _asked(world, files)
     context.log.info(f"asking {len(sampled)} of {len(areas)} cells with land for at most {plan.views} images each")
     with open_ledger(workspace, world.key) as ledger:
         source = cells.cell_source(
@@ -168,6 +195,15 @@ def cell_classes(
         datasets.class_report(training, hierarchy),
         {name: dg.MetadataValue.path(str(folder / name)) for name in files},
     )
+
+
+def _asked(world: "World", files: Files) -> "tuple[gpd.GeoDataFrame, pd.DataFrame, pd.DataFrame]":
+    """The cells of the world that are asked for images, as `cells_to_ask` has them."""
+    from urbanprint.geolocation.cell_images import cells_to_ask
+
+    sample, level = world.sample, world.cells.levels[-1]
+    land = land_of(world, files)
+    return cells_to_ask(land, level=level, cells=sample.cells, probes=sample.probes, seed=sample.seed)
 
 
 def land_of(world: "World", files: Files) -> "np.ndarray":

@@ -125,17 +125,29 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     catalogue = read_catalogue()
-    city = catalogue.place(options.city)
+    city: Place | World
     with _Graph(catalogue) as graph:
-        graph.sources(city, refresh=False)
-        survey = ["survey_clusters"] if isinstance(city, Country) else []
-        plan_of = [*survey, "areas", "sampled_areas", "sample_points", "imagery_plan"]
-        graph.make(city, only=plan_of, config={"imagery_plan": {"look_up": options.look_up}})
-        plan = graph.table("imagery_plan", city).iloc[0]
+        if options.city in catalogue.worlds:
+            city = catalogue.world(options.city)
+            if options.look_up:
+                raise UrbanprintError(
+                    f"{city.key} is a world, whose cells cannot be looked up first: leave --look-up out"
+                )
+            graph.plan_world(city)
+            plan = graph.table("cell_plan", city).iloc[0]
+        else:
+            city = catalogue.place(options.city)
+            graph.sources(city, refresh=False)
+            survey = ["survey_clusters"] if isinstance(city, Country) else []
+            plan_of = [*survey, "areas", "sampled_areas", "sample_points", "imagery_plan"]
+            graph.make(city, only=plan_of, config={"imagery_plan": {"look_up": options.look_up}})
+            plan = graph.table("imagery_plan", city).iloc[0]
     minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
     budget = "" if plan["budget"] != plan["budget"] else f"\n  budget    {plan['budget']:,.0f} paid requests left"
+    places = "cells" if isinstance(city, World) else "areas"
     print(
-        f"{city.name}: {plan['areas']:,} areas with {plan['points']:,} points ({plan['reserves']:,} areas in reserve)\n"
+        f"{city.name}: {plan['areas']:,} {places} with {plan['points']:,} points"
+        f" ({plan['reserves']:,} {places} in reserve)\n"
         f"  searches  at most {plan['searches']:,}, free; more where an answer is full\n"
         f"  images    at most {plan['images']:,} ({plan['found']:,} found so far, {plan['held']:,} of them fetched)\n"
         f"  time      {minutes}\n"
@@ -293,6 +305,10 @@ class _Graph:
         job = "country" if isinstance(place, Country) else "city"
         self._launch(job, partition=place.key, only=only, config=config)
 
+    def plan_world(self, world: World) -> None:
+        """Say what a run of the world would ask of its imagery provider."""
+        self._launch("world", partition=world.key, only=["cell_plan"])
+
     def world(self, world: World) -> None:
         """Make everything of a world: its images and cells, the network of each level, the joint one, the report."""
         self._launch("world", partition=world.key)
@@ -309,7 +325,7 @@ class _Graph:
         """Bring the report over all countries up to date."""
         self._launch("livelihood", only=["transfer_matrix", "livelihood_report"])
 
-    def table(self, asset: str, place: Place) -> "pd.DataFrame":
+    def table(self, asset: str, place: Place | World) -> "pd.DataFrame":
         """Return a table the graph has made."""
         return self._workspace.read_table(asset, partition=place.key)
 

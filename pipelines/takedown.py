@@ -79,6 +79,7 @@ def _remove_files(workspace: Workspace, city: str, sha256: str) -> list[Path]:
         report / "gradcam" / f"{sha256}.jpg",
         report / "figures" / "gradcam.png",
         *(report / "figures").glob("panels-*.png"),
+        *(report / "figures").glob("example-*.jpg"),
         *(workspace.report("livelihood") / "figures").glob("panels-*.png"),
         workspace.models(city) / "figures" / "image_panel.png",
         *(report / name for name in ("map.html", "attribution.html", "attribution.csv")),

@@ -84,8 +84,9 @@ def test_what_was_seen_in_it_and_the_panels_that_show_it_go_too(
     seen = pd.DataFrame({"image_id": [sha256, "another"], "class": ["car", "car"], "count": [1.0, 2.0]})
     part = workspace.scenes("facebook/mask2former") / "part.parquet"
     panels = [workspace.report(name) / "figures" / "panels-1.png" for name in ("kenya", "livelihood")]
+    panels.append(workspace.report("kenya") / "figures" / "example-1.jpg")
     for path in (part, *panels):
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     seen.to_parquet(part)
     shown = dg.AssetMaterialization("image_importance", partition="kenya", metadata={"images_in_panel": "0 1"})

@@ -128,23 +128,36 @@ def test_each_network_is_a_run_with_its_curves_and_coarse_levels_show_confusion_
 
 
 @pytest.fixture
-def located(
+def urbanprint(
     ran: subprocess.CompletedProcess, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs `urbanprint locate` here, where torch is imported already; returns status, output and errors."""
+    """Runs a command here, where torch is imported already; returns status, output and errors."""
     assert ran.returncode == 0
     for name, value in environment(home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(ROOT)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        status = main(["locate", *map(str, arguments)])
+        status = main([str(argument) for argument in arguments])
         return (status, *capsys.readouterr())
 
     return run
 
 
-def test_what_is_no_photograph_gets_a_sentence_and_the_others_are_located(located, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # dagster's own
+def test_a_plan_knows_what_was_asked_and_fetched(urbanprint, home: Path) -> None:
+    status, told, _ = urbanprint("plan", "planet")
+    assert status == 0
+    held = (table(home, "cell_images")["state"] == "fetched").sum()
+    assert "searches  at most 0, free" in told
+    assert "images    at most 0 (" in told
+    assert f" {held:,} of them fetched)" in told
+    status, _, refused = urbanprint("plan", "planet", "--look-up")
+    assert status == 1
+    assert "leave --look-up out" in refused
+
+
+def test_what_is_no_photograph_gets_a_sentence_and_the_others_are_located(urbanprint, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     noise.save(tmp_path / "noise.jpg")
@@ -152,7 +165,7 @@ def test_what_is_no_photograph_gets_a_sentence_and_the_others_are_located(locate
     (tmp_path / "empty.jpg").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(tmp_path / "pixel.png")
     names = ("notes.txt", "empty.jpg", "pixel.png", "absent.jpg", "noise.jpg")
-    status, told, errors = located(*(tmp_path / name for name in names), "--out", tmp_path / "maps")
+    status, told, errors = urbanprint("locate", *(tmp_path / name for name in names), "--out", tmp_path / "maps")
     assert status == 1
     for words in ("notes.txt is no JPEG", "empty.jpg is empty", "pixel.png has 1 x 1 pixels", "absent.jpg does not"):
         assert words in errors
@@ -160,17 +173,17 @@ def test_what_is_no_photograph_gets_a_sentence_and_the_others_are_located(locate
     assert (tmp_path / "maps" / "noise" / "location_map.html").is_file()
 
 
-def test_the_precision_cap_stops_finer_answers(located, home: Path, tmp_path: Path) -> None:
+def test_the_precision_cap_stops_finer_answers(urbanprint, home: Path, tmp_path: Path) -> None:
     sha256 = table(home, "image_parts")["sha256"].iloc[0]
     photograph = next((home / "data" / "images" / sha256[:2]).glob(f"{sha256}*"))
-    _, fine, _ = located(photograph, "--out", tmp_path)
+    _, fine, _ = urbanprint("locate", photograph, "--out", tmp_path)
     assert "  L8 " in fine
-    _, capped, _ = located(photograph, "--finest", 3, "--out", tmp_path)
+    _, capped, _ = urbanprint("locate", photograph, "--finest", 3, "--out", tmp_path)
     assert "  L3 " in capped
     assert not {"L5", "L8"} & set(capped.split())
-    status, _, refused = located(photograph, "--finest", 0)
+    status, _, refused = urbanprint("locate", photograph, "--finest", 0)
     assert status == 1
     assert "the coarsest level is 1" in refused
-    status, _, unknown = located(photograph, "--world", "mars")
+    status, _, unknown = urbanprint("locate", photograph, "--world", "mars")
     assert status == 1
     assert "no world 'mars'" in unknown

@@ -7,6 +7,7 @@ row 0 of its activation map is its northern edge. Tests against chance are in `s
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,15 +235,15 @@ def _divided(polygon: BaseGeometry, extent: float) -> list[BaseGeometry]:
     else:
         middle = (south + north) / 2
         halves = (west, south, east, middle), (west, middle, east, north)
-    return [piece for half in halves for piece in _divided(shapely.clip_by_rect(polygon, *half), extent)]
+    return [piece for half in halves for piece in _divided(_clipped(polygon, half), extent)]
 
 
-def _clipped(shapes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The shapes inside a box; GEOS clips faster than it intersects, but fails on some slivers."""
+def _clipped(shapes: Any, box: Sequence[float] | np.ndarray) -> Any:
+    """A shape or several inside a box; GEOS clips faster than it intersects, but fails on some slivers."""
     try:
-        return np.asarray(shapely.clip_by_rect(shapes, *box))
+        return shapely.clip_by_rect(shapes, *box)
     except shapely.errors.GEOSException:
-        return np.asarray(shapely.intersection(shapes, shapely.box(*box)))
+        return shapely.intersection(shapes, shapely.box(*box))
 
 
 def _polygon_fractions(

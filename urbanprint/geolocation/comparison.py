@@ -288,13 +288,28 @@ def system_calibration(
     return pd.concat(rows, ignore_index=True)[list(CALIBRATION_COLUMNS)]
 
 
-def calibration_errors(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Expected calibration error of each system and level, from `CALIBRATION_COLUMNS`: model, level, before, after."""
+def calibration_errors(calibration: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Expected calibration error of each system and level, from `CALIBRATION_COLUMNS`: model, level, before, after.
+
+    `chance` is what 95 of 100 systems stay below whose probabilities are right: with few images in a bin, some gap
+    between how sure they are and how often they happen to be right is always left.
+    """
     gap = (calibration["accuracy"] - calibration["confidence"]).abs() * calibration["images"]
     table = calibration.assign(gap=gap).pivot_table(
         index=["model", "level"], columns="scaling", values=["gap", "images"], aggfunc="sum"
     )
-    return (table["gap"] / table["images"])[["before", "after"]].reset_index().rename_axis(columns=None)
+    errors = pd.DataFrame({name: table["gap", name] / table["images", name] for name in ("before", "after")})
+    rng = np.random.default_rng(seed)
+    scaled = calibration[calibration["scaling"] == "after"].groupby(["model", "level"])
+    errors["chance"] = pd.Series({key: _by_chance(bins, draws, rng) for key, bins in scaled})
+    return errors.reset_index()
+
+
+def _by_chance(bins: pd.DataFrame, draws: int, rng: np.random.Generator) -> float:
+    """The 95 % quantile of the calibration error of probabilities that are right, with as many images in the bins."""
+    images, confidence = bins["images"].to_numpy(), bins["confidence"].to_numpy().clip(0.0, 1.0)
+    right = rng.binomial(images, confidence, size=(draws, len(bins)))
+    return float(np.quantile(np.abs(right - images * confidence).sum(axis=1) / images.sum(), 0.95))
 
 
 def _logits(classifier: CellClassifier, images: pd.DataFrame) -> np.ndarray:

@@ -87,9 +87,7 @@ def train_classifier(
 
     model = build_classifier(hierarchy, design=design, level=level, config=config, weights=resumable.weights)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    for record in resumable.history if on_epoch else ():
-        on_epoch(record)  # type: ignore[misc]
-    if resumable.finished(network):
+    if resumable.finished(network, on_epoch):
         return replace(model, history=tuple(resumable.history))
 
     training, validation = _parts(images, model, apart_m)

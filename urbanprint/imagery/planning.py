@@ -6,7 +6,7 @@ import pandas as pd
 
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.store import Store
-from urbanprint.settings import Place
+from urbanprint.settings import Place, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Plan:
 
 
 def plan_imagery(
-    city: Place,
+    city: Place | World,
     sampled: pd.DataFrame,
     points: pd.DataFrame,
     *,

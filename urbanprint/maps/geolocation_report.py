@@ -78,7 +78,7 @@ class GeolocationContent:
     """Everything the report says.
 
     - `guesses`, `scores`, `differences`: `geolocation.scores.GUESSES`, `GEOLOCATION_SCORES`, `GEOLOCATION_DIFFERENCES`;
-    - `calibration`: expected calibration error on test images, columns model, level, before, after;
+    - `calibration`: `comparison.calibration_errors` on test images;
     - `reliability`: model -> "before" and "after" -> `calibration.reliability` at the finest level;
     - `coverage`: `geolocation.comparison.SET_COVERAGE`, of sets that promise to hold the true cell `promised` often;
     - `classes`: `geolocation.datasets.CLASS_REPORT`; `parts`: how many images each part has, by its name;
@@ -230,10 +230,11 @@ def _claim(gain: Estimate, *, enough: bool) -> str:
 
 def _calibration(content: GeolocationContent) -> Iterator[str]:
     for model, rows in _by_model(content.calibration):
-        level, error = max(_columns(rows, "level", "after"), key=lambda row: row[1])
+        level, error, chance = max(_columns(rows, "level", "after", "chance"), key=lambda row: row[1])
         yield (
             f"After scaling, the confidence of {model} is off by at most {100 * error:.1f} percentage points on average"
-            f" (at L{level}; before by at most {100 * rows['before'].max():.1f})."
+            f" (at L{level}; before by at most {100 * rows['before'].max():.1f}). Right probabilities would seem off by"
+            f" up to {100 * chance:.1f} on these images."
         )
 
 

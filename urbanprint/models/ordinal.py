@@ -6,6 +6,7 @@ follows from probabilities is numpy.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ from urbanprint.geolocation.calibration import BINS, TEMPERATURES, expected_cali
 Kind = Literal["binomial", "cumulative", "regression"]
 
 
-class OrdinalHead(nn.Module):
+class OrdinalHead(nn.Module, ABC):
     """Outputs (n, `width`) of a network -> log-probabilities (n, `classes`), in float32 at least, also under autocast.
 
     Under every head a higher output means higher classes, and an output of 0 is the middle of an untrained head. Behind
@@ -50,8 +51,9 @@ class OrdinalHead(nn.Module):
         """The loss to train with, a scalar, of outputs (n, width) and true classes (n,), int64."""
         return negative_log_likelihood(self(outputs), labels)
 
+    @abstractmethod
     def _log_probabilities(self, outputs: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Of outputs (n, width) in full precision: (n, classes)."""
 
 
 class BinomialHead(OrdinalHead):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from urbanprint.errors import InputError
 
 class Epoch(Protocol):
     """What is known of every epoch; records are dataclasses that also hold `epoch`, `learning_rate` and `seconds`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def best(self) -> bool: ...
@@ -66,8 +68,14 @@ class Resumable(Generic[Record]):
         """What to build the network with: "none" where the checkpoint has all of it, None for what is configured."""
         return None if self._state is None else "none"
 
-    def finished(self, network: nn.Module) -> bool:
-        """Whether there is nothing left to do; the network then has the weights of the best epoch."""
+    def finished(self, network: nn.Module, on_epoch: Callable[[Record], None] | None = None) -> bool:
+        """Whether there is nothing left to do; the network then has the weights of the best epoch.
+
+        `on_epoch` is told of the epochs the checkpoint holds.
+        """
+        for record in self.history:
+            if on_epoch is not None:
+                on_epoch(record)
         if self._state is None or not self._state["finished"]:
             return False
         network.load_state_dict(self._state["best"])
@@ -119,7 +127,7 @@ class Resumable(Generic[Record]):
 
     def _write(self, best: dict[str, Tensor], **state: Any) -> None:
         """Write the file; a reader sees the old one or the new one, never half of one."""
-        records = [asdict(record) for record in self.history]  # type: ignore[call-overload]
+        records = [asdict(record) for record in self.history]
         beside = self._checkpoint.with_name(f".{self._checkpoint.name}.part")
         torch.save({"fingerprint": self._fingerprint, "history": records, "best": best, **state}, beside)
         beside.replace(self._checkpoint)

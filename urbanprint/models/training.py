@@ -315,9 +315,7 @@ def train(
 
     model = build(config, tuple(labels.columns), weights=resumable.weights)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    for record in resumable.history if on_epoch else ():
-        on_epoch(record)  # type: ignore[misc]
-    if resumable.finished(network):
+    if resumable.finished(network, on_epoch):
         return replace(model, history=tuple(resumable.history))
 
     training, validation = (_split(images, labels, areas) for areas in parts)

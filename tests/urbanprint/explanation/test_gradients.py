@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,8 +226,9 @@ def test_batches_do_not_matter_and_the_model_is_as_before(method: Method) -> Non
 
 def test_unknown_methods_missing_layers_and_models_that_cannot_be_guided_are_refused(images: Tensor) -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 1), nn.Sigmoid())
+    unknown: Any = "smooth"
     with pytest.raises(InputError, match="'smooth' is not a method of attribution: use one of gradient, guided"):
-        attributions(linear, images, method="smooth", target=0)  # type: ignore[arg-type]
+        attributions(linear, images, method=unknown, target=0)
     with pytest.raises(InputError, match="needs the name of a layer"):
         attributions(linear, images, method="guided-gradcam", target=0)
     with pytest.raises(InputError, match="no rectifying activation modules: guided gradients would be plain ones"):

@@ -1,6 +1,7 @@
 """Systems and baselines on the same test images: facts of the images, guesses, calibration, coverage of sets."""
 
 from pathlib import Path
+from typing import cast
 
 import geopandas as gpd
 import numpy as np
@@ -10,7 +11,7 @@ import shapely
 
 from urbanprint.errors import InputError
 from urbanprint.geolocation import comparison
-from urbanprint.geolocation.calibration import expected_calibration_error, top_confidence
+from urbanprint.geolocation.calibration import expected_calibration_error, reliability, top_confidence
 from urbanprint.geolocation.datasets import true_labels
 from urbanprint.geolocation.geolocator import Geolocator, fit_geolocator
 from urbanprint.geolocation.hierarchy import Hierarchy
@@ -113,6 +114,22 @@ def test_errors_from_the_table_are_those_of_the_probabilities(
         assert errors[level] == pytest.approx(expected)
 
 
+def test_right_probabilities_stay_below_what_chance_leaves_in_95_of_100_draws() -> None:
+    rng = np.random.default_rng(5)
+    below = []
+    for _ in range(60):
+        confidence = rng.uniform(0.2, 0.9, 300)
+        bins = reliability(confidence, rng.random(300) < confidence)
+        table = pd.concat([bins.assign(model="m", level=1, scaling=scaling) for scaling in ("before", "after")])
+        (found,) = comparison.calibration_errors(table).to_dict("records")
+        below.append(found["after"] <= found["chance"])
+        assert found["before"] == found["after"]
+    assert 0.87 <= np.mean(below) <= 1.0
+    off = table.assign(accuracy=(table["accuracy"] - 0.2).clip(lower=0.0))
+    (found,) = comparison.calibration_errors(off).to_dict("records")
+    assert found["after"] > found["chance"]
+
+
 def test_confusion_is_of_levels_with_few_classes(systems: Systems, seen: Logits, parts: Parts, tree: Hierarchy) -> None:
     labels = true_labels(tree, parts["test"])
     found = comparison.confused(systems["joint"], seen["joint"], labels, most=4)
@@ -155,7 +172,8 @@ def test_the_mean_coverage_over_divisions_is_what_was_promised() -> None:
             return [np.log(chances)]
 
     facts = pd.DataFrame({"group": [str(row % 100) for row in range(4000)]})
-    found = comparison.redealt_coverage(Right(), [logits], facts, labels, seed=2)  # type: ignore[arg-type]
+    right = cast(Geolocator, Right())
+    found = comparison.redealt_coverage(right, [logits], facts, labels, seed=2)
     assert found.shape == (60, 1)
     assert found.mean() == pytest.approx(0.9, abs=0.005)
 

@@ -293,9 +293,8 @@ def test_what_a_line_does_not_tell_is_judged_when_the_image_is_completed(
             assert "not what the filters want" in str(refusal)
             return False
 
-    verdicts = [admitted(record) for record in whole if record.image_id in usable(town)]
-    assert True in verdicts
-    assert False in verdicts
+    verdicts = {admitted(record) for record in whole if record.image_id in usable(town)}
+    assert verdicts == {True, False}
 
 
 def usable(town: Town) -> set[str]:
