@@ -61,6 +61,20 @@ WORLD_SCHEMAS = {
 }
 """Asset of a world -> module of the library and name of its schema there."""
 
+CONURBATION_SCHEMAS = {
+    "land_use": ("landuse.atlas", "LAND_USE"),
+    "income_cells": ("indicators.filosofi", "INCOME_CELLS"),
+    "cell_land_use": ("landuse.atlas", "CELL_LAND_USE"),
+    "tile_cells": ("aerial.cells", "TILE_CELLS"),
+    "aerial_tiles": ("tables", "IMAGES"),
+    "tile_coverage": ("tables", "COVERAGE"),
+    "tile_folds": ("tables", "FOLDS"),
+    "tile_baselines": ("aerial.learning", "TILE_PREDICTIONS"),
+    "aerial_model": ("aerial.learning", "TILE_PREDICTIONS"),
+    "aerial_scores": ("aerial.scores", "TILE_SCORES"),
+}
+"""Asset of a conurbation -> module of the library and name of its schema there."""
+
 WHOLE = NATIONAL | {"selection_optimism"}
 """Assets without partitions."""
 
@@ -68,7 +82,7 @@ MODELS = ("baseline_predictions", "probe_model", "imagewise_model")
 CLUSTER_MODELS = ("cluster_baselines", "clusterwise_model", "cluster_imagewise_model", "graph_model")
 CALIBRATED = 0.05
 """Largest expected calibration error of probabilities that may be shown as such."""
-BELIEVABLE_R2 = 0.95
+BELIEVABLE_R2 = BELIEVABLE_R = 0.95
 """Above this in unseen boroughs or blocks, on statistics of this kind, something has leaked."""
 
 
@@ -123,7 +137,9 @@ def _held_out_check(asset: str, *, folds_of: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def _believable_check(scorecard: str, *, kind: str) -> dg.AssetChecksDefinition:
+def _believable_check(
+    scorecard: str, *, kind: str, measure: str = "r2", most: float = BELIEVABLE_R2
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=scorecard,
         name="believable",
@@ -133,11 +149,12 @@ def _believable_check(scorecard: str, *, kind: str) -> dg.AssetChecksDefinition:
     )
     def check(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
         scores = _table(context, workspace, scorecard)
-        r2 = scores[(scores["measure"] == "r2") & (scores["kind"] == kind)]
-        best = r2.sort_values("value").iloc[-1]
+        of_kind = scores[(scores["measure"] == measure) & (scores["kind"] == kind)].dropna(subset="value")
+        best = of_kind.sort_values("value").iloc[-1]
+        of = {"indicator": best["indicator"]} if "indicator" in best else {}
         return dg.AssetCheckResult(
-            passed=bool(best["value"] <= BELIEVABLE_R2),
-            metadata={"highest R2": float(best["value"]), "model": best["model"], "indicator": best["indicator"]},
+            passed=bool(best["value"] <= most),
+            metadata={f"highest {measure}": float(best["value"]), "model": best["model"], **of},
         )
 
     return check
@@ -161,6 +178,48 @@ def _strangers(context: dg.AssetCheckExecutionContext, workspace: Workspace, cit
     except LeakingSplit as leak:
         return dg.AssetCheckResult(passed=False, metadata={"leak": str(leak)})
     return dg.AssetCheckResult(passed=True, metadata={"images": len(parts), "metres apart, at least": apart_m})
+
+
+@dg.asset_check(
+    asset="tile_folds",
+    name="blocks_apart",
+    blocking=True,
+    partitions_def=CITIES,
+    description="Block folds pass the guard: no block and no square kilometre of photographs is on both sides, and no "
+    "tile that trains lies beside one that is tested.",
+)
+def _blocks_apart(context: dg.AssetCheckExecutionContext, workspace: Workspace, cities: Cities) -> dg.AssetCheckResult:
+    from urbanprint.errors import LeakingSplit
+    from urbanprint.evaluation.splits import check_split, iter_splits
+
+    folds = _table(context, workspace, "tile_folds")
+    tiles = _table(context, workspace, "aerial_tiles")
+    buffer_m = cities.catalogue.conurbation(context.partition_key).evaluation.buffer_m
+    try:
+        splits = list(iter_splits(folds, "block", buffer_m=buffer_m))
+        for split in splits:
+            sides = (
+                tiles[(tiles["state"] == "fetched") & tiles["area_id"].isin(ids)] for ids in (split.train, split.test)
+            )
+            check_split(*sides, level="area")
+    except LeakingSplit as leak:
+        return dg.AssetCheckResult(passed=False, metadata={"leak": str(leak)})
+    return dg.AssetCheckResult(passed=True, metadata={"folds": len(splits), "buffer, metres": buffer_m})
+
+
+@dg.asset_check(
+    asset="attention_checks",
+    name="sane",
+    partitions_def=CITIES,
+    description="Maps of the trained networks are unlike those of networks that learned nothing, or noise.",
+)
+def _sane(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    checks = _table(context, workspace, "attention_checks")
+    return dg.AssetCheckResult(
+        passed=bool(checks["passed"].all()),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={str(row["check"]): f"{row['value']:.2f}: {row['explanation']}" for _, row in checks.iterrows()},
+    )
 
 
 @dg.asset_check(
@@ -194,9 +253,13 @@ CHECKS = [
         _schema_check(asset, schema, module=module, partitions=WORLDS)
         for asset, (module, schema) in WORLD_SCHEMAS.items()
     ],
+    *[_schema_check(asset, schema, module=module) for asset, (module, schema) in CONURBATION_SCHEMAS.items()],
     _schema_check("level_dataset", "LEVEL_MANIFEST", module="geolocation.datasets", partitions=WORLD_LEVELS),
+    _blocks_apart,
+    _sane,
     _strangers,
     _calibrated,
     _believable_check("scorecard", kind="borough"),
     _believable_check("cluster_scorecard", kind="block"),
+    _believable_check("aerial_scores", kind="block", measure="pearson_r", most=BELIEVABLE_R),
 ]

@@ -14,7 +14,9 @@ from pipelines import jobs
 SOURCE_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=100), warn_window=timedelta(days=40))
 """The sources are asked every month: one missed month warns, three fail."""
 
-SEARCHED_BY_REFRESH = frozenset({"street_images", "image_coverage", "cell_images", "cell_coverage"})
+SEARCHED_BY_REFRESH = frozenset(
+    {"street_images", "image_coverage", "cell_images", "cell_coverage", "aerial_tiles", "tile_coverage"}
+)
 """Assets that ask a provider: rebuilt by the weekly refresh or by hand, never because something upstream moved."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urbanprint import __version__
 from urbanprint.catalogue import CATALOGUE_VARIABLE, Catalogue, find_catalogue, read_catalogue
 from urbanprint.errors import UrbanprintError
-from urbanprint.settings import City, Country, Place, World
+from urbanprint.settings import City, Conurbation, Country, Place, World
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEMO_CITY = "simville"
 _INTERRUPTED = 130
+_JOBS: dict[type[Place], str] = {City: "city", Conurbation: "conurbation", Country: "country"}
+"""Kind of place -> the job that makes everything of it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="FILE", help=f"catalogue of cities (or {CATALOGUE_VARIABLE})")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    cities = commands.add_parser("cities", help="list the cities, countries and worlds of the catalogue")
+    cities = commands.add_parser("cities", help="list the places and worlds of the catalogue")
     cities.set_defaults(command=_cities)
 
     plan = commands.add_parser("plan", help="say what a run would ask of the imagery provider, before it does")
@@ -55,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--look-up", action="store_true", help="search the areas first: free, and the plan is exact")
     plan.set_defaults(command=_plan)
 
-    run = commands.add_parser("run", help="make everything of cities, countries or worlds, to map and report")
-    run.add_argument("places", nargs="+", metavar="city", help="a city, a country or a world; several run in turn")
+    run = commands.add_parser("run", help="make everything of places or worlds, to map and report")
+    run.add_argument(
+        "places", nargs="+", metavar="city", help="a city, conurbation, country or world; several run in turn"
+    )
     run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
     run.set_defaults(command=_run)
 
@@ -100,6 +104,12 @@ def _cities(_options: argparse.Namespace) -> int:
         districts, sampled = str(len(city.districts)), str(city.sample.areas)
         rows.append((city.key, city.name, city.edition.key, city.imagery.key, districts, sampled))
     _print_table(rows)
+    if catalogue.conurbations:
+        rows = [("conurbation", "name", "incomes", "imagery", "cells sampled")]
+        for place in catalogue.conurbations.values():
+            rows.append((place.key, place.name, place.income.edition, place.imagery.key, str(place.sample.areas)))
+        print()
+        _print_table(rows)
     if catalogue.countries:
         rows = [("country", "name", "survey", "imagery", "images a cluster")]
         for country in catalogue.countries.values():
@@ -138,10 +148,7 @@ def _plan(options: argparse.Namespace) -> int:
         else:
             city = catalogue.place(options.city)
             graph.sources(city, refresh=False)
-            survey = ["survey_clusters"] if isinstance(city, Country) else []
-            plan_of = [*survey, "areas", "sampled_areas", "sample_points", "imagery_plan"]
-            graph.make(city, only=plan_of, config={"imagery_plan": {"look_up": options.look_up}})
-            plan = graph.table("imagery_plan", city).iloc[0]
+            plan = graph.plan(city, look_up=options.look_up)
     minutes = "no rate limit" if plan["minutes"] != plan["minutes"] else f"at least {plan['minutes']:.1f} minutes"
     budget = "" if plan["budget"] != plan["budget"] else f"\n  budget    {plan['budget']:,.0f} paid requests left"
     places = "cells" if isinstance(city, World) else "areas"
@@ -183,6 +190,9 @@ def _run(options: argparse.Namespace) -> int:
             graph.livelihood()
         if sum(isinstance(place, Country) for place in places) > 1:
             _print_report(graph.report("livelihood"))
+        if sum(isinstance(place, Conurbation) for place in places) > 1:
+            graph.transfer()
+            _print_report(graph.report("aerial-transfer"))
         for world in worlds:
             graph.world(world)
             _print_report(graph.report(world.key))
@@ -283,6 +293,8 @@ class _Graph:
         """Make the national tables a city needs, unless they exist and hold its edition; the survey of a country."""
         from urbanprint.errors import InputError
 
+        if isinstance(place, Conurbation):
+            return
         if not isinstance(place, City):
             if not self._workspace.holds("selection_optimism"):
                 self._launch("livelihood", only=["selection_optimism"])
@@ -298,12 +310,21 @@ class _Graph:
                 return
         self._launch(f"{publisher}_sources")
 
+    def plan(self, place: Place, *, look_up: bool) -> "pd.Series":
+        """What a run of a place would ask of its imagery provider; `look_up` searches first."""
+        if isinstance(place, Conurbation):
+            self.make(place, only=["land_use", "income_cells", "cell_land_use", "tile_cells", "tile_plan"])
+            return self.table("tile_plan", place).iloc[0]
+        survey = ["survey_clusters"] if isinstance(place, Country) else []
+        plan_of = [*survey, "areas", "sampled_areas", "sample_points", "imagery_plan"]
+        self.make(place, only=plan_of, config={"imagery_plan": {"look_up": look_up}})
+        return self.table("imagery_plan", place).iloc[0]
+
     def make(
         self, place: Place, *, only: list[str] | None = None, config: Mapping[str, Mapping[str, Any]] | None = None
     ) -> None:
-        """Make the assets of a city or country, or `only` some of them; `config` is that of assets, by name."""
-        job = "country" if isinstance(place, Country) else "city"
-        self._launch(job, partition=place.key, only=only, config=config)
+        """Make the assets of a place, or `only` some of them; `config` is that of assets, by name."""
+        self._launch(_JOBS[type(place)], partition=place.key, only=only, config=config)
 
     def plan_world(self, world: World) -> None:
         """Say what a run of the world would ask of its imagery provider."""
@@ -324,6 +345,10 @@ class _Graph:
     def livelihood(self) -> None:
         """Bring the report over all countries up to date."""
         self._launch("livelihood", only=["transfer_matrix", "livelihood_report"])
+
+    def transfer(self) -> None:
+        """Bring the report over all conurbations up to date."""
+        self._launch("transfer")
 
     def table(self, asset: str, place: Place | World) -> "pd.DataFrame":
         """Return a table the graph has made."""

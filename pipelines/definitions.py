@@ -11,6 +11,9 @@ from typing import Any
 import dagster as dg
 
 from assets import (
+    aerial_explanation,
+    aerial_maps,
+    aerial_models,
     areas,
     checks,
     cluster_evaluation,
@@ -18,6 +21,7 @@ from assets import (
     cluster_maps,
     cluster_models,
     clusters,
+    conurbations,
     evaluation,
     explanation,
     features,
@@ -52,6 +56,7 @@ def build_defs(
         *sources.SOURCES,
         *dg.load_assets_from_modules([areas, imagery, features, models, evaluation, explanation, maps]),
         *dg.load_assets_from_modules([clusters, cluster_models, cluster_evaluation, cluster_explanation, cluster_maps]),
+        *dg.load_assets_from_modules([conurbations, aerial_models, aerial_explanation, aerial_maps]),
         *dg.load_assets_from_modules([worlds, geolocation_models, geolocation_evaluation]),
     ]
     return dg.Definitions(

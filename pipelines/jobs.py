@@ -1,4 +1,4 @@
-"""What can be launched as one run: the sources, a city or a country from areas to report, the steps of a world."""
+"""What can be launched as one run: sources, a place from its areas to its report, the steps of a world."""
 
 import dagster as dg
 
@@ -36,6 +36,17 @@ livelihood = dg.define_asset_job(
     selection=dg.AssetSelection.assets("selection_optimism", "transfer_matrix", "livelihood_report"),
     description="All countries side by side, and what they teach each other.",
 )
+_OF_ALL_CONURBATIONS = dg.AssetSelection.assets("aerial_transfer", "transfer_report")
+conurbation = dg.define_asset_job(
+    "conurbation",
+    selection=dg.AssetSelection.groups("conurbations", "aerial") - _OF_ALL_CONURBATIONS,
+    description="A conurbation from its incomes and land use to what a network sees from above, and the report.",
+)
+transfer = dg.define_asset_job(
+    "transfer",
+    selection=_OF_ALL_CONURBATIONS,
+    description="All conurbations that have been built: what their networks say of each other.",
+)
 _TO_CLASSES = dg.AssetSelection.groups("worlds")
 _LEVEL = dg.AssetSelection.assets("level_dataset", "level_labels", "level_model", "level_calibration")
 world = dg.define_asset_job(
@@ -57,4 +68,5 @@ SOURCE_JOBS = {
     )
     for publisher in PUBLISHERS
 }
-JOBS = [city, country, refresh, board, livelihood, world, grid_level, geolocation, *SOURCE_JOBS.values()]
+_OF_PLACES = [city, country, conurbation, refresh, board, livelihood, transfer]
+JOBS = [*_OF_PLACES, world, grid_level, geolocation, *SOURCE_JOBS.values()]

@@ -1,4 +1,4 @@
-"""The catalogue: `cities.toml` read into records of cities, countries and worlds, every mistake one sentence.
+"""The catalogue: `cities.toml` read into records of places and worlds, every mistake one sentence.
 
 What belongs here is reading: which table is which record, defaults, and messages that name table and key.
 
@@ -16,52 +16,66 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from urbanprint.errors import CatalogueError
-from urbanprint.settings import City, Country, Edition, Imagery, Place, RejectedValue, World
+from urbanprint.settings import City, Conurbation, Country, Edition, Imagery, Place, RejectedValue, World
 
 CATALOGUE_VARIABLE = "URBANPRINT_CATALOGUE"
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
-_KINDS: Mapping[str, type] = {"cities": City, "countries": Country, "worlds": World}
+_KINDS: Mapping[str, type] = {"cities": City, "conurbations": Conurbation, "countries": Country, "worlds": World}
+_RECORDS = ("imagery", "edition", "survey", "income", "land_use")
+"""Records of a place that have no defaults."""
 """Table of the file -> what each of its tables is. Defaults of cities stand in [defaults], of others in a table there.
 """
+
+_JOBS: Mapping[type, tuple[str, str]] = {
+    City: ("city", "a city"),
+    Conurbation: ("conurbation", "a conurbation seen from above"),
+    Country: ("country", "a country of survey clusters"),
+}
+"""Kind of place -> the job that makes all of it, and what it is called in a sentence."""
+_PlaceKind = TypeVar("_PlaceKind", bound=Place)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The cities, countries and worlds of one catalogue file."""
+    """The cities, conurbations, countries and worlds of one catalogue file."""
 
     path: Path
     cities: Mapping[str, City]
+    conurbations: Mapping[str, Conurbation]
     countries: Mapping[str, Country]
     worlds: Mapping[str, World]
 
     @property
     def places(self) -> dict[str, Place]:
-        """Cities and countries by key: they share areas and imagery, and the partitions of these."""
-        return {**self.cities, **self.countries}
+        """Cities, conurbations and countries by key: they are partitions of one dimension."""
+        return {**self.cities, **self.conurbations, **self.countries}
 
     def place(self, key: str) -> Place:
-        """Return the city or country called `key`; raises `CatalogueError` naming the nearest one if there is none."""
+        """Return the place called `key`; raises `CatalogueError` naming the nearest one if there is none."""
         if key not in self.places:
-            raise CatalogueError(f"{self.path} has no city or country {key!r}{_nearest(key, self.places)}")
+            raise CatalogueError(f"{self.path} has no city, conurbation or country {key!r}{_nearest(key, self.places)}")
         return self.places[key]
 
     def city(self, key: str) -> City:
-        """Return the city called `key`; raises `CatalogueError` for a country too."""
-        place = self.place(key)
-        if not isinstance(place, City):
-            raise CatalogueError(
-                f"{key} is a country of survey clusters, and this is for cities: use the job `country`"
-            )
-        return place
+        """Return the city called `key`; raises `CatalogueError` for another kind of place too."""
+        return self._of_kind(key, City)
+
+    def conurbation(self, key: str) -> Conurbation:
+        """Return the conurbation called `key`; raises `CatalogueError` for another kind of place too."""
+        return self._of_kind(key, Conurbation)
 
     def country(self, key: str) -> Country:
-        """Return the country called `key`; raises `CatalogueError` for a city too."""
+        """Return the country called `key`; raises `CatalogueError` for another kind of place too."""
+        return self._of_kind(key, Country)
+
+    def _of_kind(self, key: str, kind: type[_PlaceKind]) -> _PlaceKind:
         place = self.place(key)
-        if not isinstance(place, Country):
-            raise CatalogueError(f"{key} is a city, and this is for countries of survey clusters: use the job `city`")
+        if not isinstance(place, kind):
+            job, what = _JOBS[type(place)]
+            raise CatalogueError(f"{key} is {what}, and this is for {_JOBS[kind][1]}: use the job `{job}`")
         return place
 
     def world(self, key: str) -> World:
@@ -141,7 +155,7 @@ class _Reader:
     _ADDRESSES = frozenset(
         {
             "deprivation", "boundaries", "lookup", "folder", "manifest", "endpoint", "weights",
-            "table", "train_list", "validation_list", "detections", "land", "regions",
+            "table", "train_list", "validation_list", "detections", "land", "regions", "polygons", "classes",
         }
     )  # fmt: skip
 
@@ -158,7 +172,7 @@ class _Reader:
         return list(group.items())
 
     def places(self, document: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """The tables of cities or countries; one that is `like` another takes from it whatever it does not say."""
+        """The tables of places; one that is `like` another takes from it whatever it does not say."""
         tables = dict(self.tables(document, name))
         merged: list[tuple[str, Mapping[str, Any]]] = []
         for key, table in tables.items():
@@ -228,11 +242,7 @@ class _Reader:
     def _sections(kind: type) -> dict[str, type]:
         """The sections of a place, such as `sample`: name -> record. What it shares with others is none of them."""
         hints = get_type_hints(kind)
-        return {
-            f.name: hints[f.name]
-            for f in fields(kind)
-            if f.name not in ("imagery", "edition", "survey") and is_dataclass(hints[f.name])
-        }
+        return {f.name: hints[f.name] for f in fields(kind) if f.name not in _RECORDS and is_dataclass(hints[f.name])}
 
     def record(self, kind: type, table: Mapping[str, Any], where: str, **given: Any) -> Any:
         hints = get_type_hints(kind)

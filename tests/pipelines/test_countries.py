@@ -106,5 +106,5 @@ def test_every_learner_is_a_run_and_the_models_are_released(home: Path) -> None:
 def test_a_city_step_asked_of_a_country_is_one_sentence(home: Path) -> None:
     missing = urbanprint("run", "simland-c", home=home)
     assert missing.returncode == 1
-    assert "has no city or country 'simland-c'; did you mean 'simland-b'?" in missing.stderr
+    assert "has no city, conurbation or country 'simland-c'; did you mean 'simland-b'?" in missing.stderr
     assert "Traceback" not in missing.stderr

@@ -1,5 +1,6 @@
 """The catalogue: what it reads, and one sentence naming table and key for every mistake."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_a_mistake_is_one_sentence_naming_table_and_key(written, before: str, af
 def test_a_missing_catalogue_and_an_unknown_city_say_what_to_do(written, tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"there is no catalogue at .*nowhere.toml: name one with --catalogue"):
         read_catalogue(tmp_path / "nowhere.toml")
-    with pytest.raises(CatalogueError, match="has no city or country 'her'; did you mean 'here'"):
+    with pytest.raises(CatalogueError, match="has no city, conurbation or country 'her'; did you mean 'here'"):
         read_catalogue(written(SMALL)).city("her")
 
 
@@ -261,11 +262,69 @@ def test_a_survey_names_both_fixed_lists_or_none(written) -> None:
 
 def test_a_city_is_no_country_and_a_country_no_city(written) -> None:
     catalogue = read_catalogue(written(SMALL + COUNTRY.replace("photographs", "elsewhere")))
-    with pytest.raises(CatalogueError, match="there is a country of survey clusters, and this is for cities"):
+    with pytest.raises(CatalogueError, match="there is a country of survey clusters, and this is for a city"):
         catalogue.city("there")
-    with pytest.raises(CatalogueError, match="here is a city, and this is for countries of survey clusters"):
+    with pytest.raises(CatalogueError, match="here is a city, and this is for a country of survey clusters"):
         catalogue.country("here")
     with pytest.raises(CatalogueError, match=r"there are \[cities.here\] and \[countries.here\]: rename one"):
         read_catalogue(
             written(SMALL + COUNTRY.replace("photographs", "elsewhere").replace("countries.there", "countries.here"))
         )
+
+
+CONURBATION = """
+[imagery.sky]
+provider = "ign-ortho"
+
+[conurbations.above]
+name = "Above"
+imagery = "sky"
+
+[conurbations.above.income]
+table = "cells.gpkg"
+licence = "CC0 1.0"
+attribution = "nobody"
+
+[conurbations.above.land_use]
+polygons = "land.gpkg"
+licence = "CC0 1.0"
+attribution = "nobody"
+"""
+
+
+def test_a_conurbation_is_read_with_defaults_of_its_own(written) -> None:
+    catalogue = read_catalogue(written(CONURBATION))
+    place = catalogue.conurbation("above")
+    assert (place.sample.areas, place.sample.views) == ("all", 1)
+    assert (place.training.backbone, place.training.classes) == ("efficientnet_b0", 5)
+    assert place.imagery.crs == "EPSG:3035" and place.from_above
+    assert Path(place.land_use.polygons).parent == catalogue.path.parent
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('provider = "ign-ortho"', 'provider = "mapillary"', "expected a source of orthophotos"),
+        ('imagery = "sky"', 'imagery = "sky"\nevaluation.buffer_m = 200', "no tile beside a test tile trains"),
+        ('provider = "ign-ortho"', 'provider = "ign-ortho"\nside_m = 100', "one whose side_m is 200"),
+        (
+            'table = "cells.gpkg"',
+            'table = "cells.gpkg"\nedition = "values"',
+            'crs: expected given when edition is "values"',
+        ),
+        ('imagery = "sky"', 'imagery = "sky"\ntraining.heads = ["softmax"]', "different ones of binomial, cumulative"),
+        ('provider = "ign-ortho"', 'provider = "geotiff"', "folder: expected given when provider is geotiff"),
+        ('imagery = "sky"', 'imagery = "sky"\nevaluation.block_m = 1500', "a multiple of 1000 metres"),
+    ],
+)
+def test_mistakes_about_a_conurbation_are_one_sentence(written, before: str, after: str, sentence: str) -> None:
+    with pytest.raises(CatalogueError, match=re.escape(sentence)):
+        read_catalogue(written(CONURBATION.replace(before, after)))
+
+
+def test_a_city_does_not_take_orthophotos_and_a_conurbation_is_no_city(written) -> None:
+    catalogue = read_catalogue(written(CONURBATION))
+    with pytest.raises(CatalogueError, match="above is a conurbation seen from above, and this is for a city"):
+        catalogue.city("above")
+    with pytest.raises(CatalogueError, match="imagery: expected a source of photographs of streets, found 'sky'"):
+        read_catalogue(written(SMALL.replace('imagery = "photographs"', 'imagery = "sky"') + CONURBATION))

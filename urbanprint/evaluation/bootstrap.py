@@ -78,6 +78,16 @@ def r2(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: n
     return 1.0 - ratio(squared_error, second - ratio(first**2, count))
 
 
+def pearson(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each draw (draws,), missing for constants."""
+    a, b = (values - (values.mean() if len(values) else 0.0) for values in (observed, predicted))
+    count, sa, sb, saa, sbb, sab = draw_sums(np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1), unit, weights).T
+    covariance, variance_a, variance_b = (
+        product - ratio(left * right, count) for product, left, right in ((sab, sa, sb), (saa, sa, sa), (sbb, sb, sb))
+    )
+    return ratio(covariance, np.sqrt(np.maximum(variance_a * variance_b, 0.0)))
+
+
 def interval(values: np.ndarray, *, comparisons: int = 1) -> tuple[float, float, float]:
     """The score (element 0 of `values`, (draws,)) and the ends of its 95 % percentile interval; missing if undefined.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from urbanprint import tables
-from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, r2, ratio, with_units
+from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, pearson, r2, ratio, with_units
 from urbanprint.vocabulary import TASK_MEASURES
 
 
@@ -40,21 +40,11 @@ def score_clusters(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: i
             fold = scored["fold"].to_numpy()
             values = {"accuracy": ratio(hits, count), "auc": _auc(observed, predicted, fold, weights[:, unit])}
         else:
-            r = _pearson(observed, predicted, unit, weights)
+            r = pearson(observed, predicted, unit, weights)
             values = {"r2": r2(observed, predicted, unit, weights), "pearson_r2": r**2, "pearson_r": r}
         counts = (len(scored), weights.shape[1])
         rows += [(*key, measure, *interval(values[measure]), *counts) for measure in TASK_MEASURES[str(key[-1])]]
     return tables.CLUSTER_SCORES.validate(pd.DataFrame(rows, columns=list(tables.CLUSTER_SCORES.columns)))
-
-
-def _pearson(observed: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each draw (draws,), missing for constants."""
-    a, b = (values - (values.mean() if len(values) else 0.0) for values in (observed, predicted))
-    count, sa, sb, saa, sbb, sab = draw_sums(np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1), unit, weights).T
-    covariance, variance_a, variance_b = (
-        product - ratio(left * right, count) for product, left, right in ((sab, sa, sb), (saa, sa, sa), (sbb, sb, sb))
-    )
-    return ratio(covariance, np.sqrt(np.maximum(variance_a * variance_b, 0.0)))
 
 
 def _auc(observed: np.ndarray, predicted: np.ndarray, fold: np.ndarray, drawn: np.ndarray) -> np.ndarray:

@@ -98,13 +98,20 @@ def check_split(train: pd.DataFrame, test: pd.DataFrame, *, level: str, buffer_m
 
 
 def make_folds(
-    areas: GeoDataFrame, *, folds: int, seed: int, block_m: float, kinds: Sequence[str] = tuple(FOLD_KINDS)
+    areas: GeoDataFrame,
+    *,
+    folds: int,
+    seed: int,
+    block_m: float,
+    kinds: Sequence[str] = tuple(FOLD_KINDS),
+    crs: str | None = None,
 ) -> pd.DataFrame:
     """Which fold tests each area, under each kind of fold (`tables.FOLDS`, a row an area and kind).
 
     `random` deals shuffled areas out evenly. `borough` and `block` pack whole districts, or whole squares of `block_m`
-    metres of the projected map, into folds of nearly equal numbers of areas. There are never more folds than boroughs
-    or blocks, so the folds of a kind can be fewer than asked for: count them in the result.
+    metres of the map projected by `crs` (None: its UTM zone), into folds of nearly equal numbers of areas. There are
+    never more folds than boroughs or blocks, so the folds of a kind can be fewer than asked for: count them in the
+    result.
 
     The seed moves random and block folds only: the packing of boroughs follows from their sizes. On the 4,835 LSOAs of
     London merely breaking ties in size another way moves the R2 of a coordinates-only baseline from -0.03 to -0.12, so
@@ -117,7 +124,7 @@ def make_folds(
     if unknown := sorted(set(kinds) - set(FOLD_KINDS)):
         raise InputError(f"Unknown kind of fold {', '.join(unknown)}: use some of {', '.join(FOLD_KINDS)}.")
     areas = areas.sort_values("area_id", ignore_index=True)
-    points = areas.geometry.to_crs(areas.estimate_utm_crs()).representative_point()
+    points = areas.geometry.to_crs(crs or areas.estimate_utm_crs()).representative_point()
     units = pd.DataFrame(
         {
             "area_id": areas["area_id"],

@@ -239,11 +239,16 @@ def _divided(polygon: BaseGeometry, extent: float) -> list[BaseGeometry]:
 
 
 def _clipped(shapes: Any, box: Sequence[float] | np.ndarray) -> Any:
-    """A shape or several inside a box; GEOS clips faster than it intersects, but fails on some slivers."""
+    """A shape or several inside a box. GEOS clips faster than it intersects, but fails on slivers, and where a corner
+    lies on the edge of the box it may return a shape that crosses itself: those are intersected."""
     try:
-        return shapely.clip_by_rect(shapes, *box)
+        clipped = shapely.clip_by_rect(shapes, *box)
     except shapely.errors.GEOSException:
         return shapely.intersection(shapes, shapely.box(*box))
+    sound = shapely.is_valid(clipped)
+    if np.all(sound):
+        return clipped
+    return np.where(sound, clipped, shapely.intersection(shapes, shapely.box(*box)))[()]
 
 
 def _polygon_fractions(

@@ -121,6 +121,39 @@ def read_income_cells(
     return INCOME_CELLS.validate(cells)
 
 
+def read_value_cells(path: Path, *, crs: str, size_m: int) -> gpd.GeoDataFrame:
+    """Return the cells of any grid of squares with a value (`INCOME_CELLS`, edition "values"), none of them imputed.
+
+    The columns are x and y, the south-west corners in metres of `crs` at multiples of `size_m`, and value; one person
+    is counted a cell. Raises `InputError` as `read_income_cells` does.
+    """
+    present = _present(path, layer=None)
+    if missing := [name for name in ("x", "y", "value") if name not in present]:
+        raise InputError(
+            f"{path.name} has no column {missing[0]}, expected x, y and value; it has {', '.join(present)}."
+        )
+    sheet = _read(path, {name: name for name in ("x", "y", "value")}, layer=None)
+    place = _from_corners(sheet, file=path.name, crs=crs, size_m=size_m)
+    _check_place(place, file=path.name, size_m=size_m)
+    values = _numbers(sheet["value"], place["cell_id"], where=f"{path.name}, column 'value'")
+    if (wrong := values < 0).any():
+        raise InputError(
+            f"{path.name}, column 'value', cell {place['cell_id'][wrong].iloc[0]} is {values[wrong].iloc[0]:g}:"
+            " expected 0 or more."
+        )
+    frame = place.assign(
+        edition=pd.Series("values", index=place.index, dtype="str"),
+        size_m=size_m,
+        people=1.0,
+        households=np.nan,
+        income=values,
+        imputed=False,
+        geometry=_squares(place, file=path.name, size_m=size_m),
+    )
+    cells = gpd.GeoDataFrame(frame[list(INCOME_CELLS.columns)], geometry="geometry", crs=4326)
+    return INCOME_CELLS.validate(cells)
+
+
 def measured_cells(cells: gpd.GeoDataFrame, *, with_imputed: bool = False) -> gpd.GeoDataFrame:
     """Return the cells whose income was measured; `with_imputed` keeps the others too.
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urbanprint.errors import InputError
 from urbanprint.imagery.records import Terms
-from urbanprint.settings import Edition, Survey, World
+from urbanprint.settings import Edition, Income, LandUse, Survey, World
 
 PAGE: Final = "attribution.html"
 TABLE: Final = "attribution.csv"
@@ -68,7 +68,7 @@ class SourceCredits:
 def attribution_page(
     images: pd.DataFrame,
     *,
-    editions: Iterable[Edition | Survey | World],
+    editions: Iterable[Edition | Income | LandUse | Survey | World],
     terms: Mapping[str, Terms],
     folder: Path,
     title: str,

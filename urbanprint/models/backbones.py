@@ -6,7 +6,7 @@ cannot be had raises, and random ones are never a silent substitute.
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,8 +140,35 @@ def _load(module: nn.Module, state: dict[str, Tensor], *, head: str, name: str, 
     module.load_state_dict(given)
 
 
-def load_backbone(name: str, *, weights: str, seed: int = 0) -> Backbone:
+def _parts(module: nn.Module, strides: Mapping[str, int], coarsest: int, path: str = "") -> Iterator[nn.Module]:
+    """The network's parts in their order, as far as none has a map coarser than `coarsest` pixels a cell."""
+    for name, child in module.named_children():
+        stride = strides.get(f"{path}{name}", math.inf)
+        if stride <= coarsest:
+            yield child
+            continue
+        if isinstance(child, nn.Sequential):
+            yield from _parts(child, strides, coarsest, f"{path}{name}.")
+        return
+
+
+def _shortened(module: nn.Module, strides: Mapping[str, int], *, name: str, stages: int) -> nn.Module:
+    """The network up to where the resolution is halved for the last of `stages` times, and a mean over the map."""
+    known = sorted(set(strides.values()))
+    kept = list(_parts(module, strides, 2**stages)) if 2**stages in known else []
+    if not kept:
+        possible = ", ".join(str(round(math.log2(stride))) for stride in known if stride > 1)
+        raise InputError(f"stages = {stages}: {name} can be cut after {possible} halvings of the resolution.")
+    return nn.Sequential(*kept, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def load_backbone(name: str, *, weights: str, seed: int = 0, stages: int | None = None) -> Backbone:
     """A torchvision network by name (`resnet18`, `efficientnet_b0`, `convnext_tiny`, ...) without its head.
+
+    Of `stages`, the halvings of the resolution from the input, the first so many are kept and what follows is left
+    out: a shallow network sees textures and small things, learns from few pictures, and has a fine last map (after
+    three, a cell is 8 pixels wide), of which a class's activation is exactly its share of the output (Brendel and
+    Bethge 2019, "Approximating CNNs with bag-of-local-features models", ICLR). None keeps the whole network.
 
     `weights` is "imagenet" (torchvision's own), "none" (random, drawn from `seed`) or the path of a .safetensors or
     .pth state dict of this network, with or without its head. The module is in eval mode.
@@ -159,6 +186,9 @@ def load_backbone(name: str, *, weights: str, seed: int = 0) -> Backbone:
         path = Path(weights).expanduser()
         _load(module, _from_file(path), head=head, name=name, origin=str(path))
     feature_size, last_conv, strides = _trace(module)
+    if stages is not None:
+        module = _shortened(module, strides, name=name, stages=stages)
+        feature_size, last_conv, strides = _trace(module)
     published = models.get_model_weights(name).DEFAULT.transforms()
     return Backbone(
         module=module.to(memory_format=torch.channels_last),

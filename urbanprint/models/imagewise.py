@@ -20,12 +20,13 @@ from urbanprint.imagery.decoding import decode_batches
 from urbanprint.models.backbones import Backbone, load_backbone, normalise
 from urbanprint.models.card import check_architecture, describe_labels, load_model, save_model
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
+from urbanprint.models.ordinal import Calibration, OrdinalHead, expected_class, ordinal_head
 
 _ARCHITECTURE = "imagewise"
 
-Loss = Literal["cross-entropy", "squared-error"]
+Loss = Literal["cross-entropy", "squared-error", "binomial", "cumulative", "regression"]
 """Of an output and its label: cross-entropy for labels in [0, 1], which an output's sigmoid predicts; squared error for
-labels of any size, which the output itself predicts."""
+labels of any size, which the output itself predicts; or an ordinal head (`ordinal`) for class numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class ImagewiseConfig:
     `frozen_stages` = how many halvings of the resolution, counted from the input, keep their weights (for ResNet:
     1 the stem, 2 also layer1, 3 also layer2); a checkpoint is written after `checkpoint_seconds` of new work, the
     most a killed training loses; `pooled_share` = share of the loss that judges the mean output of an area's views, the
-    rest judges each view: at 0 single views learn copies of their area's label. Raises `InputError` naming the setting
+    rest judges each view: at 0 single views learn copies of their area's label; `classes` = how many an ordinal head
+    has; `symmetric` = pictures have no up and no left, as from above: they are also turned and mirrored; `stages` as in
+    `load_backbone`. Raises `InputError` naming the setting
     that is out of range.
     """
 
@@ -58,6 +61,14 @@ class ImagewiseConfig:
     checkpoint_seconds: float = 30.0
     loss: Loss = "cross-entropy"
     pooled_share: float = 0.5
+    classes: int = 0
+    symmetric: bool = False
+    stages: int | None = None
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether labels are class numbers."""
+        return self.loss not in ("cross-entropy", "squared-error")
 
     def __post_init__(self) -> None:
         wanted = {
@@ -75,6 +86,7 @@ class ImagewiseConfig:
             "checkpoint_seconds": (self.checkpoint_seconds >= 0.0, "0 or more"),
             "loss": (self.loss in get_args(Loss), " or ".join(get_args(Loss))),
             "pooled_share": (0.0 <= self.pooled_share <= 1.0, "between 0 and 1"),
+            "classes": (not self.ordinal or self.classes >= 2, "at least 2 for an ordinal head"),
         }
         for setting, (holds, expected) in wanted.items():
             if not holds:
@@ -98,13 +110,17 @@ class EpochRecord:
 
 
 class ImagewiseNetwork(nn.Module):
-    """Views (n, 3, H, W), normalised -> outputs, before the sigmoid where there is one (n, indicators)."""
+    """Views (n, 3, H, W), normalised -> outputs, before the sigmoid where there is one (n, indicators).
 
-    def __init__(self, backbone: Backbone, *, outputs: int, dropout: float) -> None:
+    `ordinal` turns outputs into probabilities of classes, where labels are such; it is trained with the rest.
+    """
+
+    def __init__(self, backbone: Backbone, *, outputs: int, dropout: float, ordinal: OrdinalHead | None = None) -> None:
         super().__init__()
         self.backbone = backbone.module
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_size, outputs)
+        self.ordinal = ordinal
 
     def forward(self, views: Tensor) -> Tensor:
         return self.head(self.dropout(self.backbone(views)))
@@ -154,8 +170,21 @@ class ImagewiseModel:
         return np.concatenate([self.view_logits(pixels, device=device) for pixels in batches])
 
     def values(self, outputs: Any) -> Any:
-        """Predictions on the scale of the labels, from the network's outputs."""
+        """Predictions on the scale of the labels, from the network's outputs: of classes the expected one."""
+        if self.network.ordinal is not None:
+            probabilities = self.probabilities(np.asarray(outputs).reshape(-1, 1))
+            expected = expected_class(probabilities).reshape(np.shape(outputs))
+            return outputs * 0 + expected  # a table stays one
         return 1.0 / (1.0 + np.exp(-outputs)) if self.config.loss == "cross-entropy" else outputs
+
+    def probabilities(self, outputs: np.ndarray, calibration: Calibration | None = None) -> np.ndarray:
+        """Probability of each class (n, classes), from outputs (n, 1) of a network with an ordinal head."""
+        head = self.network.ordinal
+        if head is None:
+            raise InputError(f"a network trained by {self.config.loss} has no classes: train it with an ordinal head.")
+        with torch.inference_mode():
+            given = torch.tensor(np.asarray(outputs), device=next(self.network.parameters()).device)
+            return (calibration or Calibration()).log_probabilities(head, given).exp().cpu().numpy()
 
     def predict_views(self, images: pd.DataFrame) -> pd.DataFrame:
         """The prediction of each view: columns image_id, area_id and the indicators, rows as in `images`.
@@ -172,9 +201,12 @@ class ImagewiseModel:
         `images` holds image_id, area_id, path; all views of an area count. Raises `InputError` for a file that is no
         image, `MissingImages` for an empty table.
         """
+        return self.values(self.outputs(images)).rename_axis("area_id").reset_index()
+
+    def outputs(self, images: pd.DataFrame) -> pd.DataFrame:
+        """The mean output of each area's views, before it is a prediction: indexed by area_id, as `predict` has it."""
         logits = pd.DataFrame(self._logits(images), columns=list(self.indicators))
-        pooled = logits.groupby(images["area_id"].to_numpy()).mean()
-        return self.values(pooled).rename_axis("area_id").reset_index()
+        return logits.groupby(images["area_id"].to_numpy()).mean().rename_axis("area_id")
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> Path:
         """Write the model directory; architecture, config, labels and training history are added to `card`."""
@@ -194,10 +226,11 @@ def _finite(value: float) -> float | None:
 
 def build(config: ImagewiseConfig, indicators: tuple[str, ...], *, weights: str | None = None) -> ImagewiseModel:
     """A model before training: backbone as configured (or with other `weights`), head from the seed."""
-    backbone = load_backbone(config.backbone, weights=weights or config.weights, seed=config.seed)
+    backbone = load_backbone(config.backbone, weights=weights or config.weights, seed=config.seed, stages=config.stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = ImagewiseNetwork(backbone, outputs=len(indicators), dropout=config.dropout)
+        ordinal = ordinal_head(config.loss, classes=config.classes) if config.ordinal else None  # type: ignore[arg-type]
+        network = ImagewiseNetwork(backbone, outputs=len(indicators), dropout=config.dropout, ordinal=ordinal)
     return ImagewiseModel(network=network.eval(), backbone=backbone, config=config, indicators=indicators)
 
 

@@ -169,8 +169,10 @@ def fit_calibration(head: OrdinalHead, outputs: Tensor, labels: Tensor) -> Calib
         return negative_log_likelihood(calibration(logs).log_probabilities(head, outputs), labels).item()
 
     bounds = [tuple(np.log(TEMPERATURES))] * 2
+    # By default the search starts with steps of 0.00025 where a coordinate is 0, and ends before it has moved.
+    options = {"xatol": 1e-3, "initial_simplex": [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]]}
     with torch.no_grad():
-        fitted = minimize(loss, x0=[0.0, 0.0], bounds=bounds, method="Nelder-Mead", options={"xatol": 1e-3})
+        fitted = minimize(loss, x0=[0.0, 0.0], bounds=bounds, method="Nelder-Mead", options=options)
     return calibration(fitted.x)
 
 

@@ -27,6 +27,7 @@ from urbanprint.imagery.decoding import decode_many
 from urbanprint.models.backbones import normalise
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
 from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel, Loss, build, pool_views
+from urbanprint.models.ordinal import OrdinalHead
 from urbanprint.models.resuming import Resumable, epoch_seed
 
 IN_MEMORY_BYTES = 2 * 2**30
@@ -77,13 +78,26 @@ def augment(views: Tensor, generator: torch.Generator) -> Tensor:
     return jittered.masked_fill(erased[:, None], 0.0)
 
 
-def masked_loss(outputs: Tensor, labels: Tensor, *, loss: Loss = "cross-entropy") -> Tensor:
+def turned(views: Tensor, generator: torch.Generator) -> Tensor:
+    """Views (n, 3, H, H), each in one of the eight ways in which a square lies on itself, drawn at random."""
+    for way in (lambda v: v.flip(2), lambda v: v.flip(3), lambda v: v.transpose(2, 3)):
+        drawn = (torch.rand(len(views), 1, 1, 1, generator=generator) < 0.5).to(views.device)
+        views = torch.where(drawn, way(views), views)
+    return views
+
+
+def masked_loss(
+    outputs: Tensor, labels: Tensor, *, loss: Loss = "cross-entropy", ordinal: OrdinalHead | None = None
+) -> Tensor:
     """The loss of outputs and labels (n, k), mean over the known labels (NaN = unknown).
 
-    Cross-entropy takes a normalised rank as a soft target: its gradient in the output is sigmoid(output) - label, which
-    does not vanish at the ends as that of a squared error after a sigmoid does.
+    An `ordinal` head judges class numbers by its own loss. Cross-entropy takes a normalised rank as a soft target: its
+    gradient in the output is sigmoid(output) - label, which does not vanish at the ends as that of a squared error
+    after a sigmoid does.
     """
     known = torch.isfinite(labels)
+    if ordinal is not None:
+        return ordinal.loss(outputs[known][:, None], labels[known].long()) if known.any() else outputs.sum() * 0.0
     of_pair = functional.binary_cross_entropy_with_logits if loss == "cross-entropy" else functional.mse_loss
     losses = of_pair(outputs.float(), torch.where(known, labels, 0.5), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
@@ -161,11 +175,11 @@ def _freeze(model: ImagewiseModel) -> list[nn.Module]:
 def _start_at_the_mean(model: ImagewiseModel, labels: np.ndarray) -> None:
     """Let the untrained network predict each indicator's mean: epochs then go into what differs between views."""
     mean = torch.from_numpy(np.nanmean(labels, axis=0))
+    starts = {"cross-entropy": torch.logit(mean.clamp(0.01, 0.99)), "squared-error": mean}
     with torch.no_grad():
         model.network.head.weight.mul_(0.1)
-        model.network.head.bias.copy_(
-            torch.logit(mean.clamp(0.01, 0.99)) if model.config.loss == "cross-entropy" else mean
-        )
+        # Under an ordinal head an output of 0 is the middle of the classes, which quantiles make equally frequent.
+        model.network.head.bias.copy_(starts.get(model.config.loss, torch.zeros_like(mean)))
 
 
 def follow_quickly(network: nn.Module) -> None:
@@ -239,13 +253,16 @@ def _train_epoch(
             group["lr"] = rate
         views = normalise(raw, mean=model.backbone.mean, std=model.backbone.std)
         if config.augment:
-            views = augment(views, generator).contiguous(memory_format=torch.channels_last)
+            views = augment(views, generator)
+        if config.symmetric:
+            views = turned(views, generator)
+        views = views.contiguous(memory_format=torch.channels_last)
         with mixed_precision(device):
             logits = network(views)
             pooled = pool_views(logits, area, areas=len(labels))
         # The views' own loss gives every picture a gradient; the pooled one is what is scored.
-        of_areas = masked_loss(pooled, labels, loss=config.loss)
-        of_views = masked_loss(logits, labels[area], loss=config.loss)
+        of_areas = masked_loss(pooled, labels, loss=config.loss, ordinal=network.ordinal)
+        of_views = masked_loss(logits, labels[area], loss=config.loss, ordinal=network.ordinal)
         loss = config.pooled_share * of_areas + (1.0 - config.pooled_share) * of_views
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

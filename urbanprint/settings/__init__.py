@@ -1,10 +1,19 @@
-"""What a user may say of a city, a country or a world: whose statistics, which imagery, how it is sampled and judged.
+"""What a user may say of a place or a world: whose statistics, which imagery, how it is sampled and judged.
 
 Records only, and what each value has to be. How they are read from `cities.toml` is in `catalogue`; where files lie and
 how they are read is for others.
 """
 
 from urbanprint.settings.checks import RejectedValue
+from urbanprint.settings.conurbations import (
+    Attention,
+    Conurbation,
+    Income,
+    LandUse,
+    TileEvaluation,
+    TileSample,
+    TileTraining,
+)
 from urbanprint.settings.countries import (
     ClusterEvaluation,
     ClusterSample,
@@ -20,6 +29,7 @@ from urbanprint.settings.worlds import Cells, CellSample, CellTraining, World
 
 __all__ = [
     "SIMULATION_SCHEME",
+    "Attention",
     "CellSample",
     "CellTraining",
     "Cells",
@@ -27,11 +37,14 @@ __all__ = [
     "ClusterEvaluation",
     "ClusterSample",
     "ClusterTraining",
+    "Conurbation",
     "Country",
     "Edition",
     "Evaluation",
     "Graph",
     "Imagery",
+    "Income",
+    "LandUse",
     "Network",
     "Place",
     "Quality",
@@ -39,6 +52,9 @@ __all__ = [
     "Sample",
     "Scenes",
     "Survey",
+    "TileEvaluation",
+    "TileSample",
+    "TileTraining",
     "Training",
     "World",
 ]

@@ -127,6 +127,7 @@ class Country(Place):
     graph: Graph = field(default_factory=Graph)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         least = self.survey.rural_m
         expected = f"at least the {least:g} m that the survey has moved its clusters"
         require(self.evaluation.block_m >= least, "evaluation.block_m", expected, self.evaluation.block_m)

@@ -1,4 +1,4 @@
-"""Where street images come from, which of them are wanted, and what a picture has to be."""
+"""Where images come from, of streets and from above, which of them are wanted, and what a picture has to be."""
 
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -45,6 +45,8 @@ class Quality:
         require(0 <= self.spacing_m <= 1000, "spacing_m", "0 (off) to 1000 metres", self.spacing_m)
 
 
+_FROM_ABOVE = ("ign-ortho", "geotiff")
+
 _ONLY_OF = {
     "budget": ("street-view",),
     "radius_m": ("street-view",),
@@ -52,19 +54,22 @@ _ONLY_OF = {
     "key_variable": ("mapillary", "street-view"),
     "least_quality": ("mapillary",),
     "discovery": ("mapillary",),
-    "endpoint": ("mapillary", "street-view", "panoramax", "kartaview"),
-    "folder": ("folder",),
+    "endpoint": ("mapillary", "street-view", "panoramax", "kartaview", "ign-ortho"),
+    "folder": ("folder", "geotiff"),
     "manifest": ("folder",),
+    "service": ("ign-ortho",),
+    "layer": ("ign-ortho",),
+    **dict.fromkeys(("crs", "side_m", "resolution_m", "largest_no_data"), _FROM_ABOVE),
 }
 """Keys of an imagery table -> the providers they mean something to. Elsewhere a key without effect would mislead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imagery:
-    """Where street images come from."""
+    """Where images come from: photographs of streets, or windows of orthophotos."""
 
     key: str
-    provider: Literal["mapillary", "street-view", "panoramax", "kartaview", "folder"]
+    provider: Literal["mapillary", "street-view", "panoramax", "kartaview", "folder", "ign-ortho", "geotiff"]
     endpoint: str | None = None
     """Address of the provider's interface, if not the public one."""
     key_variable: str | None = None
@@ -97,6 +102,17 @@ class Imagery:
     budget: int | None = None
     """Paid requests that may ever be made for a city; needed where images cost money."""
 
+    service: Literal["wms", "wmts"] = "wms"
+    """How orthophotos are served: drawn on the server, or as tiles from which windows are resampled here."""
+    layer: str = "ORTHOIMAGERY.ORTHOPHOTOS"
+    crs: str = "EPSG:3035"
+    """Projected system of the windows: that of the grid whose cells they show."""
+    side_m: float = 200.0
+    resolution_m: float = 0.2
+    """Side of a window and of its pixels on the ground, in metres."""
+    largest_no_data: float = 0.1
+    """Share of a window without a photograph, above which it is of no use."""
+
     licence: str | None = None
     attribution: str | None = None
     may_store: bool | None = None
@@ -128,6 +144,14 @@ class Imagery:
                 require(getattr(self, name) == default, name, expected, getattr(self, name))
         if self.captured_from and self.captured_before:
             require(self.captured_from < self.captured_before, "captured_before", "later than captured_from", None)
-        if self.provider == "folder":
+        require(self.side_m > 0, "side_m", "more than 0 metres", self.side_m)
+        require(0 < self.resolution_m <= self.side_m, "resolution_m", "above 0, at most side_m", self.resolution_m)
+        require(0 <= self.largest_no_data < 1, "largest_no_data", "a share below 1", self.largest_no_data)
+        if self.provider in ("folder", "geotiff"):
             for name in ("folder", "licence", "attribution"):
-                require(getattr(self, name) is not None, name, "given when provider is folder", None)
+                require(getattr(self, name) is not None, name, f"given when provider is {self.provider}", None)
+
+    @property
+    def from_above(self) -> bool:
+        """Whether its images are windows of orthophotos."""
+        return self.provider in _FROM_ABOVE

@@ -123,6 +123,15 @@ class Place:
     evaluation: Evaluation = field(default_factory=Evaluation)
     training: Network = field(default_factory=Network)
 
+    def __post_init__(self) -> None:
+        wanted = "orthophotos (ign-ortho, geotiff)" if self.from_above else "photographs of streets"
+        require(self.imagery.from_above == self.from_above, "imagery", f"a source of {wanted}", self.imagery.key)
+
+    @property
+    def from_above(self) -> bool:
+        """Whether its images are orthophotos."""
+        return False
+
     @property
     def simulated(self) -> bool:
         """Whether the truth behind this place is known."""

@@ -97,6 +97,9 @@ class World:
     cells: Cells = field(default_factory=Cells)
     training: CellTraining = field(default_factory=CellTraining)
 
+    def __post_init__(self) -> None:
+        require(not self.imagery.from_above, "imagery", "a source of photographs of streets", self.imagery.key)
+
     @property
     def simulated(self) -> bool:
         """Whether the best reachable scores are known."""

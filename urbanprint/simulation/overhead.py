@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from scipy.special import ndtr
 
+from urbanprint.simulation.lattice import uniform
 from urbanprint.simulation.town import ORIGIN, Town
 
 _M_PER_DEGREE = 111_229.0 * np.array([np.cos(np.radians(ORIGIN[1])), 1.0])  # of longitude and latitude, near enough
@@ -50,7 +51,7 @@ class Overhead:
         block, within = np.divmod(along, _BLOCK_M)
         plot, spot = np.divmod(within - _STREET_M, _PLOT_M)
         key = (block * (6, 2) + plot).astype(np.int64)
-        draws = [_uniform(key, salt=4 * int(area) + k) for k in range(4)]
+        draws = [uniform(key, salt=4 * int(area) + k) for k in range(4)]
         ground = np.where((draws[0] < self._yards[area])[:, None], _YARD, _GARDEN).astype(float)
         grown = np.hypot(spot[:, 0] - 3 - 8 * draws[1], spot[:, 1] - 20) < 0.5 + 2.5 * draws[2]
         ground[grown & (draws[0] >= self._yards[area])] = _TREE
@@ -59,14 +60,5 @@ class Overhead:
         ground[roofed] = (_ROOFS[(draws[3] * len(_ROOFS)).astype(int)] * shade)[roofed]
         ground[(within < _STREET_M).any(axis=1)] = _STREET
         ground[(np.abs(within - _STREET_M / 2) < 0.3).any(axis=1)] = _LINE
-        grain = _uniform(np.floor(along * 2).astype(np.int64), salt=-1)  # half a metre
+        grain = uniform(np.floor(along * 2).astype(np.int64), salt=-1)  # half a metre
         return np.clip(ground + 24 * (grain[:, None] - 0.5), 0, 254)
-
-
-def _uniform(cells: np.ndarray, *, salt: int) -> np.ndarray:
-    """A number in [0, 1) for each cell (n, 2) of a lattice, the same whenever it is asked for (splitmix64)."""
-    mixed = cells.astype(np.uint64) * np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-    state = mixed[:, 0] + mixed[:, 1] + np.array([salt], np.int64).astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
-    return ((state ^ (state >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""A loopback server that speaks the providers' real protocols about the simulated town, countries and planet.
+"""A loopback server that speaks the providers' real protocols about everything that is simulated.
 
 What belongs here is transport: the log, faults, sockets. What is answered is in `protocols/`, a module a provider.
 """
@@ -26,6 +26,7 @@ from urbanprint.simulation.overhead import Overhead
 from urbanprint.simulation.planet import IMAGES
 from urbanprint.simulation.protocols.arcgis import FeatureService
 from urbanprint.simulation.protocols.camera import Camera
+from urbanprint.simulation.protocols.conurbations import Conurbations
 from urbanprint.simulation.protocols.countries import Countries
 from urbanprint.simulation.protocols.kartaview import KartaViewApi
 from urbanprint.simulation.protocols.mapillary import GraphApi
@@ -54,7 +55,7 @@ class RequestRecord:
 
 
 class SimulationServer:
-    """Serves `town`, the countries and the planet on 127.0.0.1 while open; `url` is its address, `requests` its log.
+    """Serves `town` and all that is simulated on 127.0.0.1 while open; `url` is its address, `requests` its log.
 
     `log_path` gets every request as a JSON line at once, so that the log survives a kill. `page` is the feature
     service's maxRecordCount, `dense_box` the number of images above which a search box is refused, `image_width` the
@@ -90,6 +91,7 @@ class SimulationServer:
             self.street_view,
             KartaViewApi(self.town, camera, dense=dense_box),
             OrthoServices(Overhead(self.town).colours),
+            Conurbations(),
             Countries(clusters=clusters, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
             PlanetApi(images=planet_images, token=token, thumb_lifetime_s=thumb_lifetime_s, dense_box=dense_box),
         ]

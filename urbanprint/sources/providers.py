@@ -10,8 +10,9 @@ from pathlib import Path
 from urbanprint.errors import CatalogueError
 from urbanprint.imagery.records import Filters, Source, Terms
 from urbanprint.settings import SIMULATION_SCHEME, Imagery
-from urbanprint.sources import kartaview, mapillary, panoramax, street_view
+from urbanprint.sources import ign_ortho, kartaview, mapillary, panoramax, street_view
 from urbanprint.sources.folder import Folder
+from urbanprint.sources.geotiff import GeoTiffMosaic
 from urbanprint.sources.limits import RateLimit
 from urbanprint.sources.street_view import Budget
 
@@ -24,8 +25,12 @@ _TERMS = {
     "street-view": street_view.TERMS,
     "panoramax": panoramax.TERMS,
     "kartaview": kartaview.TERMS,
-    # Photographs of one's own: the catalogue names their licence and credit.
-    "folder": Terms(licence="", attribution="", page=None, may_store=True, may_train=True, may_show=True),
+    "ign-ortho": ign_ortho.TERMS,
+    # Pictures of one's own: the catalogue names their licence and credit.
+    **dict.fromkeys(
+        ("folder", "geotiff"),
+        Terms(licence="", attribution="", page=None, may_store=True, may_train=True, may_show=True),
+    ),
 }
 
 
@@ -106,6 +111,27 @@ def source_of(
             return panoramax.Panoramax(terms=terms, endpoint=endpoint, filters=filters, limit=limit)
         case "kartaview":
             return kartaview.KartaView(terms=terms, endpoint=endpoint, filters=filters, limit=limit)
+        case "ign-ortho":
+            return ign_ortho.IgnOrtho(
+                terms=terms,
+                endpoint=endpoint,
+                service=imagery.service,
+                layer=imagery.layer,
+                crs=imagery.crs,
+                side_m=imagery.side_m,
+                resolution_m=imagery.resolution_m,
+                largest_no_data=imagery.largest_no_data,
+                limit=limit,
+            )
+        case "geotiff":
+            return GeoTiffMosaic(
+                Path(str(imagery.folder)),
+                terms=terms,
+                crs=imagery.crs,
+                side_m=imagery.side_m,
+                resolution_m=imagery.resolution_m,
+                largest_no_data=imagery.largest_no_data,
+            )
 
 
 def price_of(imagery: Imagery) -> float:

@@ -23,6 +23,7 @@ from urbanprint.explanation.activation import (
     mean_ratios,
     polygon_zones,
 )
+from urbanprint.simulation.conurbation import build_conurbation
 
 CRS = "EPSG:3035"
 TILES = np.array([[0.0, 0.0, 200.0, 200.0], [200.0, 0.0, 400.0, 200.0], [100.0, 300.0, 300.0, 500.0]])
@@ -120,6 +121,20 @@ def test_a_polygon_of_very_many_vertices_is_divided_and_counts_the_same(monkeypa
     divided = zones_of(("streets", streets), shape=(6, 6), tiles=TILES)
     assert_allclose(fractions(divided), fractions(whole), rtol=0, atol=1e-9)
     assert_allclose(fractions(whole), by_shapely([("streets", streets)], TILES, (6, 6)), rtol=0, atol=1e-9)
+
+
+def test_streets_between_many_blocks_count_the_same_where_clipping_makes_them_cross_themselves() -> None:
+    """GEOS returns a shape that crosses itself for one of these tiles, and three times its area."""
+    town = build_conurbation("town", seed=1000, cells=20)
+    cells = town.cells[~town.cells["imputed"]]
+    x, y = cells["x_m"].to_numpy(), cells["y_m"].to_numpy()
+    bounds = np.column_stack([x - 100, y - 100, x + 100, y + 100])[140:170]
+    land = town.land_use
+    zones = polygon_zones(land, bounds, column="code_2018", classes=sorted(set(land["code_2018"])), shape=(4, 4))
+    streets = land.geometry.iloc[-1]
+    expected = [shapely.intersection(streets, shapely.box(*tile)).area / 40_000 for tile in bounds]
+    assert_allclose(zones.areas()[:, zones.classes.index("12220")], expected, atol=1e-9)
+    assert_allclose(zones.areas().sum(axis=1), 1.0, atol=1e-9)
 
 
 def test_polygons_that_touch_a_tile_only_cover_nothing_of_it() -> None:

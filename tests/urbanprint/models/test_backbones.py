@@ -128,3 +128,43 @@ def test_normalising_is_the_published_formula_in_channels_last_memory() -> None:
     expected = (pixels / 255.0 - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.3]
     np.testing.assert_allclose(views.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-6)
     assert views.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "regnet_y_400mf"])
+@pytest.mark.parametrize("stages", [2, 3, 4])
+def test_a_shortened_network_is_the_start_of_the_whole_one(name: str, stages: int) -> None:
+    whole, short = (load_backbone(name, weights="none", seed=1, stages=kept) for kept in (None, stages))
+    assert max(short.strides.values()) == 2**stages
+    views = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    seen: list[torch.Tensor] = []
+    last = list(short.module.children())[-3]
+    twin = next(
+        child
+        for child in whole.module.modules()
+        if type(child) is type(last)
+        and list(child.state_dict()) == list(last.state_dict())
+        and all(torch.equal(a, b) for a, b in zip(child.state_dict().values(), last.state_dict().values(), strict=True))
+    )
+    handle = twin.register_forward_hook(lambda _module, _given, output: seen.append(output.detach().clone()))
+    with torch.no_grad():
+        whole.module(views)
+        features = short.module(views)
+    handle.remove()
+    torch.testing.assert_close(features, seen[0].mean(dim=(2, 3)))
+    assert features.shape[1] == short.feature_size
+
+
+def test_a_shortened_network_takes_published_weights_before_it_is_cut(tmp_path: Path) -> None:
+    whole = load_backbone("resnet18", weights="none", seed=3)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in whole.module.state_dict().items()},
+        tmp_path / "weights.safetensors",
+    )
+    short = load_backbone("resnet18", weights=str(tmp_path / "weights.safetensors"), stages=2)
+    assert torch.equal(short.module[0].weight, whole.module.conv1.weight)
+
+
+@pytest.mark.parametrize("stages", [0, 6])
+def test_stages_that_a_network_has_not_are_refused(stages: int) -> None:
+    with pytest.raises(InputError, match=f"stages = {stages}: resnet18 can be cut after 1, 2, 3, 4, 5 halvings"):
+        load_backbone("resnet18", weights="none", stages=stages)

@@ -13,7 +13,8 @@ from PIL import Image
 from urbanprint.errors import InputError, LeakingSplit, MissingImages
 from urbanprint.models import training
 from urbanprint.models.imagewise import EpochRecord, ImagewiseConfig, ImagewiseModel
-from urbanprint.models.training import augment, learning_rate_at, masked_loss, train
+from urbanprint.models.ordinal import BinomialHead
+from urbanprint.models.training import augment, learning_rate_at, masked_loss, train, turned
 
 CONFIG = ImagewiseConfig(
     backbone="shufflenet_v2_x0_5",
@@ -80,6 +81,29 @@ def test_the_loss_is_cross_entropy_over_known_labels_only() -> None:
 
 def test_the_loss_of_no_known_label_is_zero() -> None:
     assert masked_loss(torch.zeros(2, 1), torch.full((2, 1), float("nan"))) == 0.0
+
+
+def test_an_ordinal_head_judges_the_known_classes_by_its_own_loss() -> None:
+    outputs = torch.tensor([[0.3], [-1.0], [2.0]], requires_grad=True)
+    labels = torch.tensor([[4.0], [float("nan")], [0.0]])
+    head = BinomialHead(5)
+    loss = masked_loss(outputs, labels, loss="binomial", ordinal=head)
+    torch.testing.assert_close(loss, head.loss(outputs[[0, 2]], torch.tensor([4, 0])))
+    # Up to a constant it is K - 1 times the cross-entropy with the class as a share.
+    soft = masked_loss(outputs, labels / 4)
+    (of_head,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+    (of_soft,) = torch.autograd.grad(soft, outputs)
+    torch.testing.assert_close(of_head, 4 * of_soft)
+    nothing = masked_loss(outputs, torch.full((3, 1), float("nan")), loss="binomial", ordinal=head)
+    assert nothing == 0.0
+
+
+def test_squares_are_turned_in_all_eight_ways_and_keep_their_pixels() -> None:
+    square = torch.arange(9.0).reshape(1, 1, 3, 3).expand(400, 3, 3, 3)
+    views = turned(square, torch.Generator().manual_seed(0))
+    ways = {tuple(view[0].flatten().tolist()) for view in views}
+    assert len(ways) == 8
+    assert all(sorted(way) == list(range(9)) for way in ways)
 
 
 def test_the_learning_rate_rises_to_its_peak_once_and_falls_to_almost_nothing() -> None:

@@ -48,11 +48,11 @@ class OpenData:
         return {
             "/statistics/file7.csv": (file7(self._town).to_csv(index=False).encode(), "text/csv; charset=utf-8"),
             "/boundaries/areas.gpkg": (
-                _written(boundaries, "areas.gpkg")["areas.gpkg"],
+                written(boundaries.drop(columns="FID"), "areas.gpkg")["areas.gpkg"],
                 "application/geopackage+sqlite3",
             ),
             "/boundaries/areas.geojson": (boundaries.to_json(drop_id=True).encode(), "application/geo+json"),
-            "/boundaries/areas.zip": (_zipped(_written(boundaries, "areas.shp")), "application/zip"),
+            "/boundaries/areas.zip": (_zipped(written(boundaries.drop(columns="FID"), "areas.shp")), "application/zip"),
         }
 
 
@@ -69,13 +69,14 @@ def boundary_table(town: Town) -> gpd.GeoDataFrame:
     )
 
 
-def _written(table: gpd.GeoDataFrame, name: str) -> dict[str, bytes]:
+def written(table: gpd.GeoDataFrame, name: str) -> dict[str, bytes]:
+    """The files of a GeoPackage or shapefile called `name`, by name; the same table gives the same bytes."""
     # GDAL writes the time of day into both formats unless told otherwise.
     dated = {} if name.endswith(".gpkg") else {"DBF_DATE_LAST_UPDATE": "2025-01-01"}
     with tempfile.TemporaryDirectory() as folder:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2025-01-01T00:00:00.000Z"})
         try:
-            table.drop(columns="FID").to_file(Path(folder) / name, engine="pyogrio", **dated)
+            table.to_file(Path(folder) / name, engine="pyogrio", **dated)
         finally:
             pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
