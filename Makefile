@@ -5,13 +5,16 @@ READY := .venv/.ready
 export DAGSTER_HOME := $(CURDIR)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo livelihood test lint types bench campaign replicate ui requirements clean
+.PHONY: demo livelihood aerial test lint types bench campaign replicate planted ui requirements clean
 
 demo: $(READY)  ## run the embedded simulated city from statistics to map and report
 	$(BIN)/urbanprint demo
 
 livelihood: $(READY)  ## all learners on the simulated countries, and the full table (about an hour on two cores)
 	$(BIN)/urbanprint run simland-a simland-b simland-a-single
+
+aerial: $(READY)  ## conurbations from above: two whose pictures tell income and one whose do not (20 minutes)
+	$(BIN)/urbanprint run skyton-a skyton-b skyton-none
 
 # One thread each: two workers share the cores, and threads that wait for each other burn them.
 test: $(READY)  ## run the tests
@@ -32,12 +35,16 @@ bench: $(READY)  ## figures, each beside what it is compared with, in one run
 	$(BIN)/python -m benchmarks.cluster_features
 	$(BIN)/python -m benchmarks.world_grid
 	$(BIN)/python -m benchmarks.geolocation_designs
+	$(BIN)/python -m benchmarks.attention
 
 campaign: $(READY)  ## 14 kinds of fault over 2,500 images: nothing lost, nothing fetched twice (5 minutes)
 	$(BIN)/python -m benchmarks.campaign
 
 replicate: $(READY)  ## the demo's claims on towns it was not tuned on (10 minutes)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.other_towns
+
+planted: $(READY)  ## a planted cue, and none, in 100 simulated conurbations (an hour)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.planted_cues
 
 ui: $(READY)  ## the Dagster and MLflow web pages, on this machine only
 	$(BIN)/urbanprint ui

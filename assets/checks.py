@@ -36,6 +36,8 @@ SCHEMAS = {
     "imagewise_model": "PREDICTIONS",
     "area_predictions": "PREDICTIONS",
     "scorecard": "SCORES",
+    "area_tiles": "IMAGES",
+    "street_and_sky": "SCORES",
     "survey_clusters": "CLUSTERS",
     "scene_parses": "SCENES",
     "cluster_folds": "FOLDS",

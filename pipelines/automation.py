@@ -15,7 +15,7 @@ SOURCE_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=100
 """The sources are asked every month: one missed month warns, three fail."""
 
 SEARCHED_BY_REFRESH = frozenset(
-    {"street_images", "image_coverage", "cell_images", "cell_coverage", "aerial_tiles", "tile_coverage"}
+    {"street_images", "image_coverage", "cell_images", "cell_coverage", "aerial_tiles", "tile_coverage", "area_tiles"}
 )
 """Assets that ask a provider: rebuilt by the weekly refresh or by hand, never because something upstream moved."""
 

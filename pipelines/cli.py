@@ -1,4 +1,4 @@
-"""The command line: `urbanprint cities | plan CITY | run CITY ... | locate PHOTO ... | demo | takedown IMAGE | ui`.
+"""The command line: `urbanprint cities | plan | run | sky | locate | demo | takedown | ui`.
 
 What a command does is done by the code location; here are only arguments and words. Dagster is imported inside
 the commands, so that `urbanprint --help` answers at once.
@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--refresh-sources", action="store_true", help="ask the publishers whether their files changed")
     run.set_defaults(command=_run)
+
+    sky = commands.add_parser("sky", help="say what tiles from above add to the street images of a city that was run")
+    sky.add_argument("city")
+    sky.set_defaults(command=_sky)
 
     locate = commands.add_parser("locate", help="say where photographs may have been taken, and draw the map")
     locate.add_argument("photographs", nargs="+", metavar="photo", type=Path)
@@ -212,6 +216,14 @@ def _print_report(folder: Path) -> None:
     print()
 
 
+def _sky(options: argparse.Namespace) -> int:
+    catalogue = read_catalogue()
+    city = catalogue.city(options.city)
+    with _Graph(catalogue) as graph:
+        print(graph.sky(city))
+    return 0
+
+
 def _locate(options: argparse.Namespace) -> int:
     from pipelines.locating import locate
 
@@ -345,6 +357,14 @@ class _Graph:
     def livelihood(self) -> None:
         """Bring the report over all countries up to date."""
         self._launch("livelihood", only=["transfer_matrix", "livelihood_report"])
+
+    def sky(self, city: City) -> str:
+        """Compare street and sky for a city that has been made, and say what came of it."""
+        self._launch("sky", partition=city.key)
+        from urbanprint.aerial.fusion import fusion_sentence
+
+        gains = self.table("sky_gains", city)
+        return fusion_sentence(gains[gains["model_b"] == "street"])
 
     def transfer(self) -> None:
         """Bring the report over all conurbations up to date."""

@@ -31,6 +31,7 @@ from assets import (
     maps,
     models,
     sources,
+    street_and_sky,
     worlds,
 )
 from pipelines import automation, jobs
@@ -56,7 +57,7 @@ def build_defs(
         *sources.SOURCES,
         *dg.load_assets_from_modules([areas, imagery, features, models, evaluation, explanation, maps]),
         *dg.load_assets_from_modules([clusters, cluster_models, cluster_evaluation, cluster_explanation, cluster_maps]),
-        *dg.load_assets_from_modules([conurbations, aerial_models, aerial_explanation, aerial_maps]),
+        *dg.load_assets_from_modules([conurbations, aerial_models, aerial_explanation, aerial_maps, street_and_sky]),
         *dg.load_assets_from_modules([worlds, geolocation_models, geolocation_evaluation]),
     ]
     return dg.Definitions(

@@ -15,7 +15,7 @@ _OF_ALL = dg.AssetSelection.assets("scoreboard", "transfer_matrix", "livelihood_
 
 city = dg.define_asset_job(
     "city",
-    selection=(_PLACE | _CITY) - _OF_ALL,
+    selection=(_PLACE | _CITY) - _OF_ALL - dg.AssetSelection.groups("sky"),
     description="A city from its areas to its map and report. Materialize the national sources first.",
 )
 country = dg.define_asset_job(
@@ -41,6 +41,11 @@ conurbation = dg.define_asset_job(
     "conurbation",
     selection=dg.AssetSelection.groups("conurbations", "aerial") - _OF_ALL_CONURBATIONS,
     description="A conurbation from its incomes and land use to what a network sees from above, and the report.",
+)
+sky = dg.define_asset_job(
+    "sky",
+    selection=dg.AssetSelection.groups("sky"),
+    description="What tiles from above add to a city's street images. Needs the job `city`, and orthophotos.",
 )
 transfer = dg.define_asset_job(
     "transfer",
@@ -68,5 +73,5 @@ SOURCE_JOBS = {
     )
     for publisher in PUBLISHERS
 }
-_OF_PLACES = [city, country, conurbation, refresh, board, livelihood, transfer]
+_OF_PLACES = [city, country, conurbation, sky, refresh, board, livelihood, transfer]
 JOBS = [*_OF_PLACES, world, grid_level, geolocation, *SOURCE_JOBS.values()]

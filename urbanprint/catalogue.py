@@ -220,6 +220,8 @@ class _Reader:
         """A city or country: records it shares with others by key, sections of its own over the defaults."""
         values = dict(table)
         named = {"imagery": shared["imagery"]} | ({"edition": shared["editions"]} if kind is City else {})
+        if kind is City and "orthophotos" in values:
+            named["orthophotos"] = shared["imagery"]
         for name, known in named.items():
             if values.get(name) is None:
                 raise CatalogueError(f"{self._path}: [{where}] lacks the key {name!r}: one of {', '.join(known)}")

@@ -145,6 +145,14 @@ class City(Place):
     edition: Edition
     districts: tuple[str, ...]
     training: Training = field(default_factory=Training)
+    orthophotos: Imagery | None = None
+    """Tiles from above, to be compared with the street images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.orthophotos is not None:
+            expected = "a source of orthophotos (ign-ortho, geotiff)"
+            require(self.orthophotos.from_above, "orthophotos", expected, self.orthophotos.key)
 
     @property
     def simulated(self) -> bool:

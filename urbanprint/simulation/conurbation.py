@@ -115,7 +115,7 @@ class Plan:
     def photograph(self, places: np.ndarray) -> np.ndarray:
         """RGBA, uint8 (n, 4), at `places` (n, 2)."""
         things = self.things(places)
-        cast = 13 * np.column_stack([field.at(places) for field in self.casts])
+        cast = 10 * np.column_stack([field.at(places) for field in self.casts])
         seen = np.full((len(places), 4), (255, 255, 255, 0), np.uint8)
         inside = things >= 0
         seen[inside, :3] = colours(things[inside], places[inside], cast[inside], seed=self.seed)
@@ -185,7 +185,7 @@ def named_conurbation(name: ConurbationName) -> Conurbation:
     number = CONURBATIONS.index(name)
     corner = (_CORNER[0] + number * _APART_M, _CORNER[1])
     strength = 0.0 if name == "skyton-none" else STRENGTH
-    return build_conurbation(name, seed=11 + number, strength=strength, corner=corner)
+    return build_conurbation(name, seed=11 + 8 * number, strength=strength, corner=corner)
 
 
 def simulated_at(address: str | None) -> Conurbation | None:

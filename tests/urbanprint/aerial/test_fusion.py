@@ -1,0 +1,90 @@
+"""Street meets sky: what each shows is added up, and neither sees a test area."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from urbanprint.aerial.fusion import fused_predictions, fusion_sentence
+from urbanprint.errors import MissingImages
+from urbanprint.evaluation.scores import difference, score
+from urbanprint.evaluation.splits import make_folds
+
+N = 144
+
+
+@pytest.fixture(scope="module")
+def town() -> tuple[gpd.GeoDataFrame, pd.DataFrame]:
+    """Areas of 500 m whose deprivation is half what the street shows and half what the sky shows."""
+    column, row = np.indices((12, 12)).reshape(2, -1)
+    rng = np.random.default_rng(2)
+    seen = pd.DataFrame({"street": rng.random(N), "sky": rng.random(N)})
+    areas = gpd.GeoDataFrame(
+        {
+            "area_id": [f"A{k:03d}" for k in range(N)],
+            "district": [f"D{c // 4}{r // 4}" for c, r in zip(column, row, strict=True)],
+            "imd_deprivation": seen.mean(axis=1),
+        },
+        geometry=shapely.box(600_000 + 500 * column, 0 + 500 * row, 600_500 + 500 * column, 500 + 500 * row),
+        crs="EPSG:32631",
+    ).to_crs(4326)
+    return areas, seen
+
+
+def views(areas: gpd.GeoDataFrame, seen: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    images = pd.DataFrame(
+        {
+            "image_id": [f"{name}-{area}-{k}" for area in areas["area_id"] for k in range(2)],
+            "area_id": np.repeat(areas["area_id"], 2),
+        }
+    ).reset_index(drop=True)
+    images = images.assign(sequence_id=images["image_id"], sha256=images["image_id"])
+    noise = np.random.default_rng(5).normal(scale=0.02, size=(2 * N, 6))
+    features = pd.DataFrame(noise, index=pd.Index(images["image_id"]))
+    features[0] += np.repeat(seen[name].to_numpy(), 2)
+    return images, features
+
+
+def test_both_together_know_what_each_shows_half_of(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:
+    areas, seen = town
+    folds = make_folds(areas, folds=3, seed=1, block_m=1500)
+    street, sky = (views(areas, seen, name) for name in ("street", "sky"))
+    labels = areas.set_index("area_id")[["imd_deprivation"]].set_axis(["imd"], axis=1)
+    predictions = fused_predictions(
+        street[0],
+        sky[0],
+        pd.concat([street[1], sky[1]]),
+        areas=areas,
+        folds=folds,
+        labels=labels,
+        buffer_m=200,
+    )
+    assert set(predictions["kind"]) == {"borough", "block"}
+    scores = score(predictions, folds=folds, areas_ranked=1000, seed=1)
+    r2 = scores[scores["measure"] == "r2"].set_index(["model", "kind"])["value"]
+    assert r2["street and sky", "borough"] > 0.9
+    assert 0.3 < r2["street", "borough"] < 0.7 and 0.3 < r2["sky", "borough"] < 0.7
+    gains = difference(predictions, "street and sky", "street", folds=folds, seed=1)
+    assert fusion_sentence(gains).startswith("The view from above adds to the street images: R² +0.")
+
+
+def test_areas_without_a_tile_are_not_judged(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:
+    areas, seen = town
+    folds = make_folds(areas, folds=3, seed=1, block_m=1500)
+    street, sky = (views(areas, seen, name) for name in ("street", "sky"))
+    labels = areas.set_index("area_id")[["imd_deprivation"]].set_axis(["imd"], axis=1)
+    features = pd.concat([street[1], sky[1]])
+    some = sky[0][sky[0]["area_id"] != "A000"]
+    told = fused_predictions(street[0], some, features, areas=areas, folds=folds, labels=labels, buffer_m=200)
+    assert "A000" not in set(told["area_id"]) and "A001" in set(told["area_id"])
+    with pytest.raises(MissingImages, match="No area has a street image and a tile"):
+        fused_predictions(street[0], sky[0][:0], features, areas=areas, folds=folds, labels=labels, buffer_m=200)
+
+
+@pytest.mark.parametrize(
+    ("ends", "claim"), [((0.01, 0.2), "adds"), ((-0.1, 0.2), "is not shown to add"), ((-0.2, -0.1), "takes away")]
+)
+def test_the_sentence_claims_only_what_the_interval_allows(ends: tuple[float, float], claim: str) -> None:
+    row = {"indicator": "imd", "kind": "borough", "value": sum(ends) / 2, "low": ends[0], "high": ends[1], "areas": 9}
+    assert f"from above {claim} to the street" in fusion_sentence(pd.DataFrame([row]))
