@@ -119,7 +119,7 @@ def street_and_sky(
         [difference(predictions, "street and sky", alone, folds=folds, seed=seed) for alone in ("street", "sky")],
         ignore_index=True,
     )
-    verdict = fusion_sentence(gains[gains["model_b"] == "street"])
+    verdict = fusion_sentence(gains)
     chart = score_chart(scores)
     with tracking.run(city.key, "street and sky", tags={"dagster_run": context.run_id}) as run:
         r2 = scores[(scores["measure"] == "r2") & (scores["indicator"] == "imd")]

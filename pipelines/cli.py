@@ -363,8 +363,7 @@ class _Graph:
         self._launch("sky", partition=city.key)
         from urbanprint.aerial.fusion import fusion_sentence
 
-        gains = self.table("sky_gains", city)
-        return fusion_sentence(gains[gains["model_b"] == "street"])
+        return fusion_sentence(self.table("sky_gains", city))
 
     def transfer(self) -> None:
         """Bring the report over all conurbations up to date."""

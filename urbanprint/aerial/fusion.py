@@ -88,11 +88,13 @@ def _of_areas(views: Sequence[str], features: pd.DataFrame, images: pd.DataFrame
 
 
 def fusion_sentence(gains: pd.DataFrame, *, indicator: str = "imd", kind: str = "borough") -> str:
-    """What the sky adds to the street, in one sentence, of `evaluation.scores.difference` (both less street)."""
-    row = gains[(gains["indicator"] == indicator) & (gains["kind"] == kind)].iloc[0]
-    span = f"{row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-    claim = "adds" if row["low"] > 0 else "takes away" if row["high"] < 0 else "is not shown to add"
-    return (
-        f"The view from above {claim} to the street images: R² {span} on {row['areas']} areas with whole"
-        f" {kind}s held out."
-    )
+    """What the sky adds to the street and the street to the sky, of `evaluation.scores.difference` from each."""
+    rows = gains[(gains["indicator"] == indicator) & (gains["kind"] == kind)].set_index("model_b")
+
+    def told(alone: str) -> str:
+        row = rows.loc[alone]
+        claim = "adds" if row["low"] > 0 else "takes away" if row["high"] < 0 else "is not shown to add"
+        return f"{claim} (R² {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}])"
+
+    where = f"on {rows['areas'].iloc[0]} areas with whole {kind}s held out"
+    return f"To the street images the sky {told('street')}, to the sky the street {told('sky')}, {where}."

@@ -65,8 +65,11 @@ def test_both_together_know_what_each_shows_half_of(town: tuple[gpd.GeoDataFrame
     r2 = scores[scores["measure"] == "r2"].set_index(["model", "kind"])["value"]
     assert r2["street and sky", "borough"] > 0.9
     assert 0.3 < r2["street", "borough"] < 0.7 and 0.3 < r2["sky", "borough"] < 0.7
-    gains = difference(predictions, "street and sky", "street", folds=folds, seed=1)
-    assert fusion_sentence(gains).startswith("The view from above adds to the street images: R² +0.")
+    gains = pd.concat(
+        [difference(predictions, "street and sky", alone, folds=folds, seed=1) for alone in ("street", "sky")]
+    )
+    told = fusion_sentence(gains)
+    assert told.startswith("To the street images the sky adds (R² +0.") and "to the sky the street adds (R² +0." in told
 
 
 def test_areas_without_a_tile_are_not_judged(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:
@@ -87,4 +90,5 @@ def test_areas_without_a_tile_are_not_judged(town: tuple[gpd.GeoDataFrame, pd.Da
 )
 def test_the_sentence_claims_only_what_the_interval_allows(ends: tuple[float, float], claim: str) -> None:
     row = {"indicator": "imd", "kind": "borough", "value": sum(ends) / 2, "low": ends[0], "high": ends[1], "areas": 9}
-    assert f"from above {claim} to the street" in fusion_sentence(pd.DataFrame([row]))
+    rows = pd.DataFrame([{**row, "model_b": alone} for alone in ("street", "sky")])
+    assert f"the street images the sky {claim} (R²" in fusion_sentence(rows)
