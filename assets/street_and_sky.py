@@ -11,7 +11,7 @@ from assets.describing import OWNERS, described
 from assets.imagery import ImageryRefresh, acquired_images
 from assets.partitions import CITIES
 from resources.cities import Cities
-from resources.imagery import ImagerySources, open_ledger
+from resources.imagery import SKY, ImagerySources, open_ledger
 from resources.tracking import Tracking
 from resources.workspace import Workspace
 
@@ -37,7 +37,7 @@ def area_tiles(
 
     city = cities.city(context.partition_key)
     imagery = _orthophotos(city)
-    with open_ledger(workspace, f"{city.key}-sky") as ledger:
+    with open_ledger(workspace, f"{city.key}{SKY}") as ledger:
         acquired = acquired_images(
             imagery,
             config,

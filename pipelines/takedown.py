@@ -13,6 +13,7 @@ import dagster as dg
 import numpy as np
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
+from resources.imagery import SKY
 from resources.tracking import PANEL_TAG, Tracking
 from resources.workspace import Workspace
 from urbanprint.errors import InputError
@@ -50,7 +51,7 @@ def take_down(image_id: str, *, workspace: Workspace, tracking: Tracking, instan
             with closing(Ledger(path)) as ledger:
                 for name in sorted(names | hashes):
                     for image in take_down_from(ledger, ImageStore(workspace.images), name):
-                        known.add(path.stem)
+                        known.add(path.stem.removesuffix(SKY))
                         names.add(image.image_id)
                         hashes |= {image.sha256} if image.sha256 else set()
     if not known:
@@ -60,7 +61,8 @@ def take_down(image_id: str, *, workspace: Workspace, tracking: Tracking, instan
         removed.cities.append(city)
         for sha256 in sorted(hashes):
             removed.files += _remove_files(workspace, city, sha256)
-        _remove_maps(workspace.models(city) / "gradcam.npz", names)
+        for maps in ("gradcam.npz", "attention-poor.npz", "attention-rich.npz"):
+            _remove_maps(workspace.models(city) / maps, names)
     for name in sorted(names):
         removed.panels += tracking.remove_panels(name)
         removed.runs += _remove_runs(instance, name)
@@ -78,6 +80,7 @@ def _remove_files(workspace: Workspace, city: str, sha256: str) -> list[Path]:
         report / "thumbnails" / f"{sha256}.jpg",
         report / "gradcam" / f"{sha256}.jpg",
         report / "figures" / "gradcam.png",
+        report / "figures" / "tiles.png",
         *(report / "figures").glob("panels-*.png"),
         *(report / "figures").glob("example-*.jpg"),
         *(workspace.report("livelihood") / "figures").glob("panels-*.png"),

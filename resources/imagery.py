@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from urbanprint.imagery.store import FeatureStore, ImageStore
 
 
+SKY = "-sky"
+"""End of the name of a city's second ledger, of its tiles from above."""
+
+
 class ImagerySources(dg.ConfigurableResource):
     """Builds the source a city's images come from."""
 

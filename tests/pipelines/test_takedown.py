@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +14,7 @@ from resources.imagery import open_ledger
 from resources.tracking import Tracking
 from resources.workspace import Workspace
 from urbanprint.errors import InputError
+from urbanprint.explanation.held_out import load_maps, save_maps
 from urbanprint.imagery.ledger import Ledger
 from urbanprint.imagery.records import ImageRecord, Terms
 from urbanprint.imagery.store import ImageStore
@@ -101,6 +103,24 @@ def test_what_was_seen_in_it_and_the_panels_that_show_it_go_too(
     assert last is not None
     assert last.asset_materialization is not None
     assert "images_in_panel" not in last.asset_materialization.metadata
+
+
+def test_a_tile_from_above_goes_from_maps_and_pages_of_its_city(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    with closing(Ledger(workspace.ledger("simville-sky"))) as sky:
+        fetch(sky, ImageStore(workspace.images), "tile", b"from above")
+    folder, page = workspace.models("simville"), workspace.report("simville") / "figures" / "tiles.png"
+    for path in (folder, page.parent):
+        path.mkdir(parents=True)
+    page.write_bytes(b"")
+    save_maps(folder / "attention-rich.npz", pd.DataFrame({"image_id": ["tile", "other"]}), np.ones((2, 4, 4)))
+
+    removed = take_down("tile", workspace=workspace, tracking=NothingLogged(workspace=workspace), instance=instance)
+
+    assert removed.cities == ["simville"]
+    assert not page.exists()
+    assert list(load_maps(folder / "attention-rich.npz")) == ["other"]
 
 
 def test_an_image_nobody_knows_is_said_so(workspace: Workspace, instance: dg.DagsterInstance) -> None:
