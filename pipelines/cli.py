@@ -360,6 +360,10 @@ class _Graph:
 
     def sky(self, city: City) -> str:
         """Compare street and sky for a city that has been made, and say what came of it."""
+        if city.orthophotos is None:
+            raise UrbanprintError(f"[cities.{city.key}] names no orthophotos: set them to the key of an imagery table")
+        if not self._workspace.holds_all(("folds", "street_images", "image_embeddings"), partition=city.key):
+            raise UrbanprintError(f"{city.key} has not been made yet: urbanprint run {city.key}")
         self._launch("sky", partition=city.key)
         from urbanprint.aerial.fusion import fusion_sentence
 

@@ -153,3 +153,16 @@ def test_a_city_is_not_run_as_a_conurbation(
     monkeypatch.chdir(ROOT)
     assert main(["run", "paris"]) == 1
     assert "has no city, conurbation or country 'paris'" in capsys.readouterr().err
+
+
+def test_the_sky_is_compared_where_there_are_orthophotos_and_a_city_that_was_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("URBANPRINT_CATALOGUE", str(ROOT / "cities.toml"))
+    monkeypatch.chdir(ROOT)
+    assert [main(["sky", city]) for city in ("london", "simville")] == [1, 1]
+    told = capsys.readouterr().err
+    assert "[cities.london] names no orthophotos" in told
+    assert "simville has not been made yet: urbanprint run simville" in told
