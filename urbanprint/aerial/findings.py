@@ -14,6 +14,8 @@ from urbanprint.errors import InputError
 from urbanprint.explanation.spatial_null import adjusted, block_permutations, class_tests, pair_tests, torus_shifts
 
 LEVEL = 0.05
+LEAST_TILES = 20
+"""On fewer tiles of an end a class is not called the one most looked at."""
 FINDING_COLUMNS = (
     *("name", "attention", "attention_torus", "attention_blocks", "attention_q", "attention_found"),
     *("land", "land_torus", "land_blocks", "land_q", "land_found", "tiles"),
@@ -60,6 +62,13 @@ def both_ways(
     return table
 
 
+def _untested(test: str, classes: tuple[str, ...]) -> pd.DataFrame:
+    """What `both_ways` returns where all tiles are of one end, so that there is nothing to compare."""
+    missing = [test, f"{test}_torus", f"{test}_blocks", f"{test}_q"]
+    table = pd.DataFrame({"name": list(classes), **dict.fromkeys(missing, np.nan)})
+    return table.assign(**{f"{test}_found": False, "tiles": 0})
+
+
 def class_findings(looked: Looked, places: pd.DataFrame, *, size_m: int, permutations: int, seed: int) -> pd.DataFrame:
     """Of each class: does attention to it differ between the ends, and does its area? (`FINDING_COLUMNS`)
 
@@ -73,6 +82,9 @@ def class_findings(looked: Looked, places: pd.DataFrame, *, size_m: int, permuta
         ("land", looked.shares, looked.observed_end),
     ):
         some = ends != ""
+        if set(ends[some]) != set(ENDS):  # a network that has learned nothing calls every tile the same
+            parts.append(_untested(test, looked.classes))
+            continue
         units = looked.units[some].reset_index(drop=True)
         nulls = nulls_of(places[some], units, size_m=size_m, permutations=permutations, seed=seed)
         parts.append(both_ways(test, values[some], ends[some] == "rich", nulls, looked.classes))
@@ -120,7 +132,7 @@ def pair_findings(
     return table.assign(found=table["q_value"] <= LEVEL, gain_found=table["gain_q"] <= LEVEL)
 
 
-def top_class(ratios: pd.DataFrame, end: str, *, least_tiles: int = 20) -> str:
+def top_class(ratios: pd.DataFrame, end: str, *, least_tiles: int = LEAST_TILES) -> str:
     """The class with the highest mean ratio at an end, of those that at least `least_tiles` tiles hold.
 
     Raises `InputError` where no class is held by so many.

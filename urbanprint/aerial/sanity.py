@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from urbanprint.aerial.attention import ENDS, End
-from urbanprint.aerial.findings import top_class
+from urbanprint.aerial.findings import LEAST_TILES, top_class
 from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, ratio
 from urbanprint.models.imagewise import ImagewiseModel, build
 
@@ -63,7 +63,8 @@ def planted_check(ratios: pd.DataFrame, planted: Mapping[str, str]) -> list[dict
     rows = []
     for end, name in planted.items():
         found = ratios[(ratios["end"] == end) & (ratios["name"] == name)].iloc[0]
-        first = top_class(ratios, end)
+        held = ratios[(ratios["end"] == end) & (ratios["tiles"] >= LEAST_TILES)]
+        first = top_class(ratios, end) if len(held) else f"none, as no class is on {LEAST_TILES} tiles predicted {end}"
         rows.append(
             {
                 "check": f"planted cue, {end} end",

@@ -1,5 +1,7 @@
 """Attention to classes of land: planted maps are found, chance is not, and the checks tell learning from none."""
 
+from dataclasses import replace
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -148,3 +150,18 @@ def test_shuffled_incomes_are_the_same_incomes_elsewhere(incomes: pd.Series) -> 
     dealt = sanity.shuffled(incomes, seed=1)
     assert sorted(dealt) == sorted(incomes)
     assert abs(np.corrcoef(dealt, incomes)[0, 1]) < 0.3
+
+
+def test_a_network_that_calls_every_tile_the_middle_finds_nothing(looked: Looked, cells: gpd.GeoDataFrame) -> None:
+    silent = replace(looked, end=np.full(len(looked.end), ""), ratios=np.full_like(looked.ratios, np.nan))
+    ratios = ratio_table(silent, repeats=100, seed=1)
+    assert ratios["value"].isna().all() and (ratios["tiles"] == 0).all()
+    places = cells[["x_m", "y_m"]]
+    found = findings.class_findings(silent, places, size_m=200, permutations=199, seed=1)
+    assert found["attention"].isna().all() and not found["attention_found"].any()
+    pairs = findings.pair_findings(
+        pair_table(silent, repeats=100, seed=1), silent, places, size_m=200, permutations=199, seed=1
+    )
+    assert not pairs["found"].any()
+    (row,) = sanity.planted_check(ratios, {"rich": "woods"})
+    assert not row["passed"] and "no class is on 20 tiles predicted rich" in row["explanation"]
