@@ -64,13 +64,13 @@ def test_the_plan_is_known_before_anything_is_asked(
     monkeypatch.chdir(ROOT)
     assert main(["plan", "skyton-a"]) == 0
     told = capsys.readouterr().out
-    assert "320 areas" in told and "at most 0 (320 found so far, 320 of them fetched)" in told
+    assert "500 areas" in told and "at most 0 (500 found so far, 500 of them fetched)" in told
 
 
 def test_every_cell_of_the_sample_has_the_tile_that_shows_it(table) -> None:
     tiles, cells = table("aerial_tiles"), table("tile_cells").set_index("area_id")
     fetched = tiles[tiles["state"] == "fetched"]
-    assert len(fetched) == 320 and fetched["area_id"].is_unique
+    assert len(fetched) == 500 and fetched["area_id"].is_unique
     corner = fetched["image_id"].str.extract(r"_3035_(\d+)_(\d+)_200_")[[0, 1]].astype(float).to_numpy()
     centre = cells.loc[fetched["area_id"], ["x_m", "y_m"]].to_numpy()
     assert (corner + 100 == centre).all()

@@ -56,7 +56,7 @@ def torus_shifts(row: np.ndarray, column: np.ndarray, *, repeats: int, seed: int
     if len(possible) < _FEWEST_SHIFTS:
         raise InputError(
             f"{len(possible)} shifts lay {LEAST_OVERLAP:.0%} of the {len(row)} tiles upon others, {_FEWEST_SHIFTS} are"
-            " needed: permute within blocks instead."
+            " needed: permute within blocks alone, or sample all cells."
         )
     chosen = np.random.default_rng(seed).choice(possible, size=min(repeats, len(possible)), replace=False)
     down, right = (shift[:, None] for shift in np.unravel_index(chosen, size))
