@@ -34,15 +34,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def ran(home: Path) -> subprocess.CompletedProcess:
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "run", "skyton-a", "skyton-b"],
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, **environment(home)},
     )
+
+
+@pytest.fixture(scope="module")
+def ran(home: Path) -> subprocess.CompletedProcess:
+    ran = run(home, "run", "skyton-a", "skyton-b")
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran
 
@@ -56,15 +61,11 @@ def table(home: Path, ran: subprocess.CompletedProcess):
     return read
 
 
-def test_the_plan_is_known_before_anything_is_asked(
-    home: Path, ran: subprocess.CompletedProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    for name, value in environment(home).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(ROOT)
-    assert main(["plan", "skyton-a"]) == 0
-    told = capsys.readouterr().out
-    assert "500 areas" in told and "at most 0 (500 found so far, 500 of them fetched)" in told
+def test_the_plan_says_that_nothing_is_left_to_fetch(home: Path, ran: subprocess.CompletedProcess) -> None:
+    planned = run(home, "plan", "skyton-a")
+    assert planned.returncode == 0, planned.stderr[-2000:]
+    assert "500 areas" in planned.stdout
+    assert "at most 0 (500 found so far, 500 of them fetched)" in planned.stdout
 
 
 def test_every_cell_of_the_sample_has_the_tile_that_shows_it(table) -> None:
@@ -133,13 +134,7 @@ def test_conurbations_are_tested_on_each_other(table, home: Path) -> None:
 def test_a_second_run_asks_for_no_tile_and_trains_nothing(home: Path, ran: subprocess.CompletedProcess) -> None:
     checkpoints = sorted((home / "data/models/skyton-a/checkpoints").glob("*.pt"))
     before = [path.stat().st_mtime_ns for path in checkpoints]
-    again = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pipelines.cli", "run", "skyton-a"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment(home)},
-    )
+    again = run(home, "run", "skyton-a")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "fetching images" not in again.stderr
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
