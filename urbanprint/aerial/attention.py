@@ -115,6 +115,11 @@ class Looked:
         """Which classes each tile holds (tiles, classes)."""
         return (self.shares > 0.0) & (self.shares >= LEAST_SHARE)
 
+    def at(self, end: End) -> tuple[np.ndarray, pd.Series]:
+        """The ratios and the units of the tiles predicted to be of an end."""
+        some = self.end == end
+        return self.ratios[some], self.units[some].reset_index(drop=True)
+
 
 def zones_of(
     cells: gpd.GeoDataFrame, land: gpd.GeoDataFrame, *, size_m: int, crs: str, shape: tuple[int, int]
@@ -152,17 +157,9 @@ def looked_at(maps: Mapping[End, np.ndarray], zones: Zones, predictions: pd.Data
 
 def ratio_table(looked: Looked, *, repeats: int, seed: int) -> pd.DataFrame:
     """Mean activation ratio of each class at each end (`RATIO_COLUMNS`), with block-bootstrap intervals."""
-    parts = []
-    for end in ENDS:
-        some = looked.end == end
-        table = mean_ratios(
-            looked.ratios[some],
-            looked.units[some].reset_index(drop=True),
-            classes=looked.classes,
-            repeats=repeats,
-            seed=seed,
-        )
-        parts.append(table.assign(end=end))
+    parts = [
+        mean_ratios(*looked.at(end), classes=looked.classes, repeats=repeats, seed=seed).assign(end=end) for end in ENDS
+    ]
     return pd.concat(parts, ignore_index=True)[list(RATIO_COLUMNS)]
 
 
@@ -173,15 +170,11 @@ def pair_table(looked: Looked, *, repeats: int, seed: int) -> pd.DataFrame:
     """
     parts = []
     for end in ENDS:
-        some = looked.end == end
-        together = coactivation(
-            looked.ratios[some],
-            looked.units[some].reset_index(drop=True),
-            classes=looked.classes,
-            repeats=repeats,
-            seed=seed,
+        together = coactivation(*looked.at(end), classes=looked.classes, repeats=repeats, seed=seed)
+        status = looked.end == end
+        gained = co_appearance_gain(
+            status, looked.held, looked.units, classes=looked.classes, repeats=repeats, seed=seed
         )
-        gained = co_appearance_gain(some, looked.held, looked.units, classes=looked.classes, repeats=repeats, seed=seed)
         ends = gained[["value", "low", "high"]].set_axis(["gain", "gain_low", "gain_high"], axis=1)
         parts.append(pd.concat([together.assign(end=end), ends], axis=1))
     return pd.concat(parts, ignore_index=True)

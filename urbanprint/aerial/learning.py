@@ -26,7 +26,6 @@ from urbanprint.models.training import train
 from urbanprint.settings import TileTraining
 
 INDICATOR = "income"
-BASELINES: dict[str, str] = {"mean": "the prior", "coordinates": "coordinates only", "neighbours": "the neighbours"}
 _NEIGHBOURS = 10
 
 TILE_PREDICTIONS = pa.DataFrameSchema(

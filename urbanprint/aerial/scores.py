@@ -71,7 +71,7 @@ def gap(
     repeats: int = 1000,
     seed: int,
 ) -> tuple[float, float, float]:
-    """Pearson r of one (model, kind) less that of another on the same cells and draws: value, low, high."""
+    """Pearson r of one (model, kind) less that of another on the same draws: value, low, high; missing for a constant."""
     pair = [
         predictions[(predictions["model"] == model) & (predictions["kind"] == kind)].set_index("area_id").sort_index()
         for model, kind in (first, second)
@@ -82,7 +82,7 @@ def gap(
         pearson(part["observed"].to_numpy(float), part["predicted"].loc[pair[0].index].to_numpy(), unit, weights)
         for part in pair
     ]
-    return interval(np.nan_to_num(r[0]) - np.nan_to_num(r[1]))
+    return interval(r[0] - r[1])
 
 
 def audit(predictions: pd.DataFrame, *, folds: pd.DataFrame, refusal: str, seed: int) -> pd.DataFrame:

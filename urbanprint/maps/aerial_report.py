@@ -41,7 +41,7 @@ METHODS: tuple[str, ...] = (
     "left out of training. Under random folds cells are dealt out one by one, and the cell next door, of the same "
     "income and often the same roofs, gives the answer away.",
     "The same folds score maps that look at no picture: the mean of the cells trained on, the nearest cells by their "
-    "coordinates, the average of the neighbours.",
+    "coordinates, and the same cells weighted by their nearness.",
     "Grad-CAM marks what in a tile the network has not seen speaks for a class: at the poor end for the lower classes "
     "on tiles predicted there, at the rich end for the upper ones on theirs.",
     "The activation ratio of a class of land use is its share of a map's activation divided by its share of the tile. "
@@ -62,8 +62,7 @@ LIMITS: tuple[str, ...] = (
     "Activation maps are coarse, a few cells a tile, so that a narrow class such as a road shares what is beside it.",
     "The publisher imputes the income of cells with few households from a wider area. The provenance says whether such "
     "cells were kept; where they were left out, thinly settled land is hardly represented.",
-    "The orthophoto and the income are of different years, which the provenance names. What was built or cleared "
-    "between them is read wrongly.",
+    "The orthophoto and the income are of different years. What was built or cleared between them is read wrongly.",
     "Scores under blocks tell what to expect in an unseen part of this conurbation. Another one needs its own test.",
     "A class of which nothing is found may still matter: the nulls are strict, and rare classes are on few tiles.",
 )

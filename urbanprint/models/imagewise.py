@@ -20,7 +20,7 @@ from urbanprint.imagery.decoding import decode_batches
 from urbanprint.models.backbones import Backbone, load_backbone, normalise
 from urbanprint.models.card import check_architecture, describe_labels, load_model, save_model
 from urbanprint.models.embedding import mixed_precision, pick_device, to_device
-from urbanprint.models.ordinal import Calibration, OrdinalHead, expected_class, ordinal_head
+from urbanprint.models.ordinal import Calibration, Kind, OrdinalHead, expected_class, ordinal_head
 
 _ARCHITECTURE = "imagewise"
 
@@ -66,9 +66,9 @@ class ImagewiseConfig:
     stages: int | None = None
 
     @property
-    def ordinal(self) -> bool:
-        """Whether labels are class numbers."""
-        return self.loss not in ("cross-entropy", "squared-error")
+    def ordinal(self) -> Kind | None:
+        """The ordinal head, where labels are class numbers."""
+        return None if self.loss == "cross-entropy" or self.loss == "squared-error" else self.loss
 
     def __post_init__(self) -> None:
         wanted = {
@@ -86,7 +86,7 @@ class ImagewiseConfig:
             "checkpoint_seconds": (self.checkpoint_seconds >= 0.0, "0 or more"),
             "loss": (self.loss in get_args(Loss), " or ".join(get_args(Loss))),
             "pooled_share": (0.0 <= self.pooled_share <= 1.0, "between 0 and 1"),
-            "classes": (not self.ordinal or self.classes >= 2, "at least 2 for an ordinal head"),
+            "classes": (self.ordinal is None or self.classes >= 2, "at least 2 for an ordinal head"),
         }
         for setting, (holds, expected) in wanted.items():
             if not holds:
@@ -229,7 +229,7 @@ def build(config: ImagewiseConfig, indicators: tuple[str, ...], *, weights: str 
     backbone = load_backbone(config.backbone, weights=weights or config.weights, seed=config.seed, stages=config.stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        ordinal = ordinal_head(config.loss, classes=config.classes) if config.ordinal else None  # type: ignore[arg-type]
+        ordinal = ordinal_head(config.ordinal, classes=config.classes) if config.ordinal else None
         network = ImagewiseNetwork(backbone, outputs=len(indicators), dropout=config.dropout, ordinal=ordinal)
     return ImagewiseModel(network=network.eval(), backbone=backbone, config=config, indicators=indicators)
 

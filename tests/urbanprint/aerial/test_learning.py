@@ -129,7 +129,7 @@ def test_a_cell_in_two_conurbations_is_refused(tiles: pd.DataFrame, incomes: pd.
         transfer.transfer_table(
             {"a": study, "b": study},
             own={},
-            model_of=lambda _: None,  # type: ignore[arg-type, return-value]
+            model_of=pytest.fail,
             training=TRAINING,
             head="binomial",
             checkpoints=Path(),
