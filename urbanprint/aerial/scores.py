@@ -71,7 +71,7 @@ def gap(
     repeats: int = 1000,
     seed: int,
 ) -> tuple[float, float, float]:
-    """Pearson r of one (model, kind) less that of another on the same draws: value, low, high; missing for a constant."""
+    """Pearson r of one (model, kind) less that of another, on the same draws: value, low, high; missing if constant."""
     pair = [
         predictions[(predictions["model"] == model) & (predictions["kind"] == kind)].set_index("area_id").sort_index()
         for model, kind in (first, second)
