@@ -131,15 +131,6 @@ def test_conurbations_are_tested_on_each_other(table, home: Path) -> None:
     assert (home / "data" / "reports" / "aerial-transfer" / "index.html").is_file()
 
 
-def test_a_second_run_asks_for_no_tile_and_trains_nothing(home: Path, ran: subprocess.CompletedProcess) -> None:
-    checkpoints = sorted((home / "data/models/skyton-a/checkpoints").glob("*.pt"))
-    before = [path.stat().st_mtime_ns for path in checkpoints]
-    again = run(home, "run", "skyton-a")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "fetching images" not in again.stderr
-    assert [path.stat().st_mtime_ns for path in checkpoints] == before
-
-
 def test_a_city_is_not_run_as_a_conurbation(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
