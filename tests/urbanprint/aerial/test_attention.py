@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from scipy.stats import false_discovery_control
 
 from urbanprint.aerial import findings, sanity
 from urbanprint.aerial.attention import Looked, end_of, looked_at, pair_table, ratio_table, zones_of
@@ -165,3 +166,15 @@ def test_a_network_that_calls_every_tile_the_middle_finds_nothing(looked: Looked
     assert not pairs["found"].any()
     (row,) = sanity.planted_check(ratios, {"rich": "woods"})
     assert not row["passed"] and "no class is on 20 tiles predicted rich" in row["explanation"]
+
+
+def test_only_what_survives_both_nulls_and_all_that_was_asked_is_found(looked: Looked, cells: gpd.GeoDataFrame) -> None:
+    rng = np.random.default_rng(3)
+    ratios = np.where(np.isfinite(looked.ratios), rng.random(looked.ratios.shape), np.nan)
+    ratios[:, 0] += looked.end == "rich"  # houses differ, the rest is noise
+    table = findings.class_findings(
+        replace(looked, ratios=ratios), cells[["x_m", "y_m"]], size_m=200, permutations=999, seed=2
+    ).set_index("name")
+    larger = table[["attention_torus", "attention_blocks"]].max(axis=1)
+    np.testing.assert_allclose(table["attention_q"], false_discovery_control(larger))
+    assert table["attention_found"].to_dict() == {"houses": True, "roads": False, "woods": False}

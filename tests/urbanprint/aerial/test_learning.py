@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from urbanprint.aerial import learning, transfer
+from urbanprint.aerial import attention, learning, transfer
 from urbanprint.errors import InputError
 from urbanprint.models.imagewise import ImagewiseModel
+from urbanprint.models.ordinal import Calibration
 from urbanprint.settings import TileTraining
 
 # Learns the tiles below in seconds.
@@ -60,6 +61,20 @@ def test_a_tile_that_shows_its_income_is_told_in_blocks_never_seen(
     predictions = learning.held_out_predictions(fitted[head], incomes, model=head)
     assert len(predictions) == len(incomes)
     assert np.corrcoef(predictions["observed"], predictions["predicted"])[0, 1] > 0.6
+
+
+def test_a_fold_is_calibrated_on_the_others_alone(
+    fitted: dict[str, list[learning.Fitted]], incomes: pd.Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[set[int]] = []
+
+    def remembered(others: list[learning.Fitted], _: pd.Series) -> Calibration:
+        used.append({each.split.fold for each in others})
+        return Calibration()
+
+    monkeypatch.setattr(learning, "calibration_of", remembered)
+    learning.held_out_predictions(fitted["binomial"], incomes, model="binomial")
+    assert used == [{1}, {0}]
 
 
 def test_a_saved_network_says_the_same(
@@ -135,3 +150,30 @@ def test_a_cell_in_two_conurbations_is_refused(tiles: pd.DataFrame, incomes: pd.
             checkpoints=Path(),
             seed=1,
         )
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "guided-grad-cam", "integrated"])
+def test_the_rich_end_looks_at_what_raises_income_and_the_poor_end_at_the_rest(
+    fitted: dict[str, list[learning.Fitted]],
+    tiles: pd.DataFrame,
+    folds: pd.DataFrame,
+    tmp_path: Path,
+    method: attention.Method,
+) -> None:
+    """Blue is rich: of tiles that are blue on one side alone, the rich end looks at that side."""
+    rng = np.random.default_rng(1)
+    left = np.arange(len(tiles)) % 2 == 0
+    paths = []
+    for number, blue_left in enumerate(left):
+        pixels = rng.integers(0, 40, (32, 32, 3))
+        pixels[:, :16, 2] += 200 * blue_left
+        pixels[:, 16:, 2] += 200 * (not blue_left)
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    models = {each.split.fold: each.model for each in fitted["binomial"]}
+    maps = attention.end_maps(tiles.assign(path=paths), folds, model_of=models.__getitem__, method=method)
+    for end in attention.ENDS:
+        assert (maps[end] >= 0).all()
+    half = maps["rich"].shape[2] // 2
+    share = maps["rich"][:, :, :half].sum(axis=(1, 2)) / maps["rich"].sum(axis=(1, 2))
+    assert np.nanmean(np.where(left, share, 1 - share)) > 0.6

@@ -105,3 +105,26 @@ def test_calibration_tells_before_from_after(incomes: pd.Series, splits: list[Sp
     before, after = (told(incomes, splits[:2], noise=noise) for noise in (0.5, 0.0))
     table = calibration_table(before, after).set_index(["scaling", "threshold"])
     assert table.loc["after", "error"].mean() < table.loc["before", "error"].mean()
+
+
+def test_measures_are_those_worked_out_by_hand(folds: pd.DataFrame) -> None:
+    areas = sorted(folds.loc[folds["kind"] == "block", "area_id"])[:4]
+    table = pd.DataFrame(
+        {
+            "area_id": areas,
+            "model": "binomial",
+            "kind": "block",
+            "fold": 0,
+            "observed": [0, 1, 2, 4],
+            "predicted": [0.4, 2.4, 4.0, 2.6],
+            # Two sure answers, one class and two classes off of four steps; one right; one even.
+            **dict(zip([f"p{k}" for k in range(5)], np.array([
+                [1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1], [0.2] * 5
+            ]).T, strict=True)),
+        }
+    )  # fmt: skip
+    value = score_tiles(table, folds=folds, seed=SEED).set_index("measure")["value"]
+    assert value["accuracy"] == 1 / 4  # 0.4 is class 0; 2.4 is 2, 4.0 is 4 and 2.6 is 3
+    assert value["within_one_class"] == 3 / 4
+    even = np.mean([0.2**2, 0.4**2, 0.6**2, 0.8**2])
+    assert value["rps"] == pytest.approx((0 + 1 / 4 + 2 / 4 + even) / 4)
