@@ -124,17 +124,15 @@ def test_a_polygon_of_very_many_vertices_is_divided_and_counts_the_same(monkeypa
 
 
 def test_streets_between_many_blocks_count_the_same_where_clipping_makes_them_cross_themselves() -> None:
-    """GEOS returns a shape that crosses itself for one of these tiles, and three times its area."""
+    """Of the polygon of these streets GEOS makes pieces that cross themselves: a tile then counts several times."""
     town = build_conurbation("town", seed=1000, cells=20)
-    cells = town.cells[~town.cells["imputed"]]
-    x, y = cells["x_m"].to_numpy(), cells["y_m"].to_numpy()
-    bounds = np.column_stack([x - 100, y - 100, x + 100, y + 100])[140:170]
+    x, y = (corner + 200.0 * steps for corner, steps in zip((3_801_600, 2_597_800), np.indices((5, 11)), strict=True))
+    bounds = np.stack([x, y, x + 200, y + 200], axis=-1).reshape(-1, 4)
     land = town.land_use
     zones = polygon_zones(land, bounds, column="code_2018", classes=sorted(set(land["code_2018"])), shape=(4, 4))
     streets = land.geometry.iloc[-1]
     expected = [shapely.intersection(streets, shapely.box(*tile)).area / 40_000 for tile in bounds]
     assert_allclose(zones.areas()[:, zones.classes.index("12220")], expected, atol=1e-9)
-    assert_allclose(zones.areas().sum(axis=1), 1.0, atol=1e-9)
 
 
 def test_polygons_that_touch_a_tile_only_cover_nothing_of_it() -> None:

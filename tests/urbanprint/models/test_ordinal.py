@@ -188,6 +188,22 @@ def test_calibration_makes_a_cumulative_head_likelier_on_what_it_was_too_sure_of
     assert threshold_calibration(calibrated, labels)["error"].max() < 0.03
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_calibration_of_few_outputs_is_as_likely_as_the_best_of_a_grid(kind: Kind) -> None:
+    """A conurbation has some hundred cells in float32: a search that takes tiny steps first would stop where it is."""
+    head = ordinal_head(kind, classes=5).requires_grad_(False)
+    true = column(np.random.default_rng(0).normal(0, 1.5, size=400), torch.float32)
+    labels = torch.from_numpy(drawn(head(true).exp().numpy(), seed=1))
+    found = fit_calibration(head, 0.4 * true, labels)
+
+    def loss(calibration: Calibration) -> float:
+        return negative_log_likelihood(calibration.log_probabilities(head, 0.4 * true), labels).item()
+
+    steps = np.geomspace(0.2, 5, 25)
+    best = min(loss(Calibration(temperature=t, spread=s)) for t in steps for s in steps)
+    assert loss(found) <= best + 2e-3 < loss(Calibration()) - 0.02
+
+
 def test_no_calibration_is_the_head_itself() -> None:
     head = BinomialHead(5)
     torch.testing.assert_close(Calibration().log_probabilities(head, column(LOGITS)), head(column(LOGITS)))
