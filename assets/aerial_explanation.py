@@ -51,7 +51,7 @@ def attention(
     tile_folds: pd.DataFrame,
     aerial_model: pd.DataFrame,
 ) -> Iterator[dg.Output]:
-    """Explain every tile by the network that has not seen it, and test what is found against both nulls."""
+    """Explain every tile by the network that has not seen it, and test what is found against chance."""
     from urbanprint.aerial import attention, findings
     from urbanprint.explanation.held_out import save_maps
     from urbanprint.maps import attention_figures

@@ -16,7 +16,7 @@ import shapely
 from geopandas import GeoDataFrame
 
 from urbanprint.explanation.activation import activation_ratios, polygon_zones
-from urbanprint.explanation.spatial_null import block_permutations, class_tests, torus_shifts
+from urbanprint.explanation.spatial_null import block_permutations, class_tests, map_shifts
 from urbanprint.landuse.classes import CLASSES
 from urbanprint.simulation.conurbation import build_conurbation
 
@@ -48,7 +48,7 @@ def main() -> None:
 
     def tested() -> list[pd.DataFrame]:
         nulls = (
-            torus_shifts(row, column, repeats=_PERMUTATIONS, seed=1),
+            map_shifts(row, column, repeats=_PERMUTATIONS, seed=1),
             block_permutations(blocks, repeats=_PERMUTATIONS, seed=1),
         )
         return [class_tests(ratios, status, null, classes=CLASSES) for null in nulls]

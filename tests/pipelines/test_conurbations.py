@@ -108,7 +108,7 @@ def test_the_audit_says_why_tiles_at_random_are_refused(table) -> None:
 def test_what_was_looked_at_is_tested_and_checked(table) -> None:
     ratios, findings, pairs = (table(name) for name in ("activation_ratios", "class_findings", "coactivations"))
     assert set(ratios["end"]) == {"poor", "rich"}
-    assert findings["land_torus"].dropna().between(0, 1).all()
+    assert findings["land_shifts"].dropna().between(0, 1).all()
     assert pairs["q_value"].dropna().between(0, 1).all()
     checks = table("attention_checks")["check"].tolist()
     assert checks == ["random weights", "random labels", "planted cue, rich end", "planted cue, poor end"]

@@ -59,7 +59,7 @@ def likeness_check(
 
 
 def planted_check(ratios: pd.DataFrame, planted: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows of `SANITY_COLUMNS`, one an end: passed where the class that holds the planted cue draws most attention."""
+    """Rows of `SANITY_COLUMNS`, one an end: passed where the class that holds the planted cue is `top_class`."""
     rows = []
     for end, name in planted.items():
         found = ratios[(ratios["end"] == end) & (ratios["name"] == name)].iloc[0]

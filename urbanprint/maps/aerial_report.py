@@ -46,9 +46,10 @@ METHODS: tuple[str, ...] = (
     "on tiles predicted there, at the rich end for the upper ones on theirs.",
     "The activation ratio of a class of land use is its share of a map's activation divided by its share of the tile. "
     "At 1 the class is looked at no more than its area asks for.",
-    "A difference between rich and poor counts as found if it survives two nulls, because neighbours resemble each "
-    "other: one shifts the map of status over the city as a whole, one exchanges the status of tiles within blocks. q "
-    "is the larger p-value after control of the false discovery rate over all classes; up to 0.05 is found.",
+    "Neighbours resemble each other, so that chance is what remains when the map of status is shifted over the city as "
+    "a whole. q is the p-value of that after control of the false discovery rate over all classes; up to 0.05 a "
+    "difference between rich and poor is found. The p-value in blocks, of exchanges within them, says whether it holds "
+    "within neighbourhoods too.",
     "Intervals hold 95 % of a bootstrap over whole blocks. The interval of a difference of two scores follows from "
     "theirs as if they were independent (Zou 2007), which makes it rather too wide than too narrow.",
 )
@@ -64,7 +65,7 @@ LIMITS: tuple[str, ...] = (
     "cells were kept; where they were left out, thinly settled land is hardly represented.",
     "The orthophoto and the income are of different years. What was built or cleared between them is read wrongly.",
     "Scores under blocks tell what to expect in an unseen part of this conurbation. Another one needs its own test.",
-    "A class of which nothing is found may still matter: the nulls are strict, and rare classes are on few tiles.",
+    "A class of which nothing is found may still matter: the test is strict, and rare classes are on few tiles.",
 )
 """What the scores and maps do not say, and what they are not for."""
 
@@ -78,8 +79,8 @@ class AerialContent:
       units;
     - `audit`: model, random, block, gap, low, high of Pearson r;
     - `ratios`: end, name, value, low, high, tiles, units: mean activation ratios;
-    - `findings`: name, tiles, and for `attention` and `land` the difference rich less poor with _torus, _blocks, _q and
-      _found;
+    - `findings`: name, tiles, and for `attention` and `land` the difference rich less poor with _shifts, _blocks, _q
+      and _found;
     - `pairs`: end, first, second, value, low, high, tiles, units, q_value, found, and gain with gain_low, gain_high,
       gain_q, gain_found;
     - `sanity`: check, value, low, high, passed, explanation;

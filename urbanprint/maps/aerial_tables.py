@@ -125,9 +125,9 @@ def ratio_table(ratios: pd.DataFrame, findings: pd.DataFrame) -> Table:
 
 
 def finding_table(findings: pd.DataFrame) -> Table:
-    """Land and attention of each class, rich less poor, with the p-values of both nulls and what they amount to."""
+    """Land and attention of each class, rich less poor, with p-values of both nulls and what the shifts amount to."""
     tests = ("p, shifted", "p, in blocks", "q")
-    columns = [f"{of}{test}" for of in ("land", "attention") for test in ("", "_torus", "_blocks", "_q", "_found")]
+    columns = [f"{of}{test}" for of in ("land", "attention") for test in ("", "_shifts", "_blocks", "_q", "_found")]
     rows = []
     for name, *numbers in findings[["name", *columns]].itertuples(index=False):
         land, attention = numbers[:5], numbers[5:]

@@ -22,7 +22,7 @@ RIVALS = ("coordinates", "neighbours")
 """The maps without pictures that a picture has to beat."""
 
 RULE = (
-    "The rule: a class is linked where its share of the tiles differs between rich and poor cells beyond both nulls. "
+    "The rule: a class is linked where its share of the tiles differs between rich and poor cells beyond chance. "
     "Yes if the attention points the same way in more than half of the linked classes and the other way in none; "
     "partly if it points the same way in more of them than the other way; no if it points the other way in as many or "
     "more. It cannot be told if no class is linked, if the attention differs in none of these, if the network cannot "
@@ -131,7 +131,7 @@ def random_sentence(audit: pd.DataFrame, *, model: str) -> str:
 
 
 def look_sentence(ratios: pd.DataFrame, findings: pd.DataFrame) -> str:
-    """Which classes draw more attention at the rich end, and which at the poor end, beyond both nulls."""
+    """Which classes draw more attention at the rich end, and which at the poor end, beyond chance."""
     found = findings[findings["attention_found"].astype(bool)].sort_values("attention")
     mean = {(end, name): value for end, name, value in ratios[["end", "name", "value"]].itertuples(index=False)}
     parts = []
@@ -148,7 +148,7 @@ def look_sentence(ratios: pd.DataFrame, findings: pd.DataFrame) -> str:
             more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
             parts.append(f"at the {end} end it looks more at {_listed([*told, *more])}")
     if not parts:
-        return "In no class does where the network looks differ between the rich and the poor end beyond both nulls."
+        return "In no class does where the network looks differ between the rich and the poor end beyond chance."
     return f"Where the network looks: {'; '.join(parts)}. In brackets the mean activation ratios of both ends."
 
 

@@ -60,7 +60,7 @@ class TileExample:
 def ratio_chart(ratios: pd.DataFrame, findings: pd.DataFrame) -> Figure:
     """The mean activation ratio of each class at both ends with 95 % intervals, the most to the rich end on top.
 
-    Classes whose difference survives both nulls (`findings`) are bold and filled, all others grey and hollow. The axis
+    Classes whose difference is beyond chance (`findings`) are bold and filled, all others grey and hollow. The axis
     is logarithmic and ends at 1/8 and 8; what lies beyond is an arrow at its edge.
     """
     columns = ratios[["end", "name", "value", "low", "high"]].dropna(subset="value")

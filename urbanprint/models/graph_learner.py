@@ -302,7 +302,8 @@ def _fingerprint(
     settings = {name: value for name, value in asdict(config).items() if name != "device"}
     text = json.dumps([task, settings, list(trained), list(features.columns), images.to_numpy().tolist()])
     digest = hashlib.sha256(text.encode())
-    for table in (features.loc[images["image_id"]], positions.loc[images["image_id"]], labels):
+    digest.update(features.loc[images["image_id"]].to_numpy(dtype=np.float64).tobytes())
+    for table in (positions.loc[images["image_id"]], labels):
         digest.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
     return digest.hexdigest()
 

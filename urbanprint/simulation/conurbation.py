@@ -25,7 +25,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import Transformer
+from pyproj import Proj
 from scipy.special import ndtr
 
 from urbanprint.simulation.lattice import PlanarField
@@ -71,7 +71,7 @@ class Conurbation:
 
     def ground(self, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
         """RGBA, uint8 (..., 4), at positions in degrees; transparent white beyond the blocks."""
-        places = np.column_stack(_to_metres().transform(longitude.ravel(), latitude.ravel()))
+        places = np.column_stack(Proj(EPSG)(longitude.ravel(), latitude.ravel()))
         return self.plan.photograph(places).reshape(*longitude.shape, 4)
 
     def tile(self, cell_id: str, *, pixels: int) -> np.ndarray:
@@ -259,8 +259,3 @@ def _share(things: np.ndarray, thing: int) -> np.ndarray:
 
 def _standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
-
-
-@lru_cache(maxsize=1)
-def _to_metres() -> Transformer:
-    return Transformer.from_crs("EPSG:4326", f"EPSG:{EPSG}", always_xy=True)

@@ -10,7 +10,7 @@ import shapely
 from scipy.stats import false_discovery_control
 
 from urbanprint.aerial import findings, sanity
-from urbanprint.aerial.attention import Looked, end_of, looked_at, pair_table, ratio_table, zones_of
+from urbanprint.aerial.attention import RATIO_COLUMNS, Looked, end_of, looked_at, pair_table, ratio_table, zones_of
 from urbanprint.aerial.learning import predictions_of
 from urbanprint.errors import InputError
 from urbanprint.evaluation.splits import iter_splits
@@ -92,6 +92,11 @@ def test_a_class_held_by_few_tiles_is_not_the_top(looked: Looked) -> None:
         findings.top_class(table, "rich", least_tiles=1000)
 
 
+def test_a_high_mean_of_a_wide_interval_is_not_the_top() -> None:
+    rows = [("poor", "houses", 1.6, 1.5, 1.7, 150, 30), ("poor", "bare ground", 2.0, 1.1, 2.9, 40, 9)]
+    assert findings.top_class(pd.DataFrame(rows, columns=list(RATIO_COLUMNS)), "poor") == "houses"
+
+
 def test_planted_attention_is_found_and_even_land_is_not(looked: Looked, cells: gpd.GeoDataFrame) -> None:
     found = findings.class_findings(looked, cells[["x_m", "y_m"]], size_m=200, permutations=999, seed=2)
     of = found.set_index("name")
@@ -111,9 +116,9 @@ def test_incomes_without_a_link_are_rarely_linked_to_land() -> None:
         income = PlanarField.drawn(length_m=600, rng=rng).at(at) + rng.normal(size=len(at))
         shares = np.stack([PlanarField.drawn(length_m=600, rng=rng).at(at) for _ in range(4)], axis=1)
         nulls = findings.nulls_of(places, units, size_m=200, permutations=299, seed=seed)
-        table = findings.both_ways("land", shares, income > np.median(income), nulls, ("a", "b", "c", "d"))
-        rejected += (table[["land_torus", "land_blocks"]].max(axis=1) <= 0.05).tolist()
-    assert 0.0 < np.mean(rejected) < 0.11
+        table = findings.tests_of("land", shares, income > np.median(income), nulls, ("a", "b", "c", "d"))
+        rejected += (table["land_shifts"] <= 0.05).tolist()
+    assert 0.02 < np.mean(rejected) < 0.09
 
 
 def test_pairs_are_judged_at_both_ends(looked: Looked, cells: gpd.GeoDataFrame) -> None:
@@ -168,13 +173,13 @@ def test_a_network_that_calls_every_tile_the_middle_finds_nothing(looked: Looked
     assert not row["passed"] and "no class is on 20 tiles predicted rich" in row["explanation"]
 
 
-def test_only_what_survives_both_nulls_and_all_that_was_asked_is_found(looked: Looked, cells: gpd.GeoDataFrame) -> None:
+def test_only_what_survives_shifts_and_all_that_was_asked_is_found(looked: Looked, cells: gpd.GeoDataFrame) -> None:
     rng = np.random.default_rng(3)
-    ratios = np.where(np.isfinite(looked.ratios), rng.random(looked.ratios.shape), np.nan)
-    ratios[:, 0] += looked.end == "rich"  # houses differ, the rest is noise
+    end = np.where(cells["x_m"] + cells["y_m"] > (cells["x_m"] + cells["y_m"]).median(), "rich", "poor")
+    ratios = rng.random(looked.ratios.shape)
+    ratios[:, 0] += end == "rich"  # houses differ, the rest is noise
     table = findings.class_findings(
-        replace(looked, ratios=ratios), cells[["x_m", "y_m"]], size_m=200, permutations=999, seed=2
+        replace(looked, ratios=ratios, end=end), cells[["x_m", "y_m"]], size_m=200, permutations=999, seed=2
     ).set_index("name")
-    larger = table[["attention_torus", "attention_blocks"]].max(axis=1)
-    np.testing.assert_allclose(table["attention_q"], false_discovery_control(larger))
+    np.testing.assert_allclose(table["attention_q"], false_discovery_control(table["attention_shifts"]))
     assert table["attention_found"].to_dict() == {"houses": True, "roads": False, "woods": False}

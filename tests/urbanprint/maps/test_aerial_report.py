@@ -40,7 +40,7 @@ def _findings(**classes: tuple[float, bool, float, bool]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["name", "land", "land_found", "attention", "attention_found"])
     for of in ("land", "attention"):
         q = np.where(table[f"{of}_found"], 0.0004, 0.4)
-        table = table.assign(**{f"{of}_torus": q / 3, f"{of}_blocks": q / 2, f"{of}_q": q})
+        table = table.assign(**{f"{of}_shifts": q / 3, f"{of}_blocks": q / 2, f"{of}_q": q})
     return table.assign(tiles=120)
 
 

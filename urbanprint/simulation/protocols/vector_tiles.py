@@ -39,6 +39,7 @@ class VectorTiles:
         east_m, north_m = to_mercator.transform(self._images["raw_longitude"], self._images["raw_latitude"])
         from_north_west = np.column_stack([_HALF_WORLD_M + np.array(east_m), _HALF_WORLD_M - np.array(north_m)])
         self._positions = from_north_west / (2 * _HALF_WORLD_M)  # the world is a square of side 1
+        self._drive, _ = pd.factorize(self._images["sequence_id"])
         self._drawn = lru_cache(maxsize=256)(self._tile)
 
     def answer(self, path: str, query: Query, _headers: Headers, _base: str) -> Answer | None:
@@ -51,12 +52,14 @@ class VectorTiles:
         return Answer(self._drawn(int(match[1]), int(match[2]), int(match[3])), 200, "application/x-protobuf")
 
     def _tile(self, z: int, x: int, y: int) -> bytes:
-        grid = np.floor(self._positions * 2**z * _EXTENT).astype(int) - np.array([x, y]) * _EXTENT
-        inside = ((grid >= 0) & (grid < _EXTENT)).all(axis=1)
+        corner = np.array([x, y])
+        inside = (np.floor(self._positions * 2**z) == corner).all(axis=1)
         if not inside.any():
             return b""
-        images = self._images.assign(u=grid[:, 0], v=grid[:, 1])
-        layers = _overview(images, inside) if z < _FIRST_OF_LINES else _lines(images, inside)
+        drawn = np.isin(self._drive, self._drive[inside])
+        grid = np.floor(self._positions[drawn] * 2**z * _EXTENT).astype(int) - corner * _EXTENT
+        images, inside = self._images[drawn].assign(u=grid[:, 0], v=grid[:, 1]), inside[drawn]
+        layers = _overview(images, inside) if z < _FIRST_OF_LINES else _lines(images)
         if z == _LAST:
             layers["image"] = [_point(image) for image in images[inside].to_dict("records")]
         for number, feature in enumerate(feature for features in layers.values() for feature in features):
@@ -77,10 +80,9 @@ def _overview(images: pd.DataFrame, inside: np.ndarray) -> dict[str, list[dict[s
     return {"overview": points}
 
 
-def _lines(images: pd.DataFrame, inside: np.ndarray) -> dict[str, list[dict[str, Any]]]:
-    """The sequences of more than one image that have one in the tile."""
-    here = images[images["sequence_id"].isin(images.loc[inside, "sequence_id"])]
-    drives = here.groupby("sequence_id")
+def _lines(images: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The sequences of more than one image, each of which has one in the tile."""
+    drives = images.groupby("sequence_id")
     return {"sequence": [_line(sequence_id, drive) for sequence_id, drive in drives if len(drive) > 1]}
 
 
