@@ -15,7 +15,11 @@ TILE_MEASURES: dict[str, str] = {
     "within_one_class": "within one class",
     "accuracy": "accuracy",
     "rps": "ranked probability score",
+    "r_over_coordinates": "Pearson r above coordinates",
+    "r_over_neighbours": "Pearson r above the neighbours",
 }
+RIVALS = ("coordinates", "neighbours")
+"""The maps without pictures that a picture has to beat."""
 
 TILE_SCORES = pa.DataFrameSchema(
     {
@@ -42,7 +46,9 @@ def score_tiles(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: int 
 
     - `pearson_r` of the expected and the observed class, the measure of the papers; missing for a constant;
     - `within_one_class`: share of cells whose expected class, rounded, is at most one off; `accuracy`: it is it;
-    - `rps`: mean ranked probability score, 0 is perfect, of the calibrated probabilities.
+    - `rps`: mean ranked probability score, 0 is perfect, of the calibrated probabilities;
+    - `r_over_coordinates`, `r_over_neighbours`: how far `pearson_r` is above that of each rival under the same folds,
+      on the same draws (`gap`); of networks, where the rival was scored.
     """
     rows = []
     for (model, kind), group in with_units(predictions, folds).groupby(["model", "kind"], sort=False):
@@ -58,7 +64,15 @@ def score_tiles(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: int 
             "accuracy": ratio(exact, count),
             "rps": ratio(lost, count),
         }
-        rows += [(model, kind, measure, *interval(values[measure]), len(group), weights.shape[1]) for measure in values]
+        size = (len(group), weights.shape[1])
+        rows += [(model, kind, measure, *interval(values[measure]), *size) for measure in values]
+        for rival in RIVALS:
+            if (
+                model not in ("mean", *RIVALS)
+                and ((predictions["model"] == rival) & (predictions["kind"] == kind)).any()
+            ):
+                above = gap(predictions, (model, kind), (rival, kind), folds=folds, repeats=repeats, seed=seed)
+                rows.append((model, kind, f"r_over_{rival}", *above, *size))
     return TILE_SCORES.validate(pd.DataFrame(rows, columns=list(TILE_SCORES.columns)))
 
 

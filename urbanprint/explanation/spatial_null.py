@@ -79,7 +79,8 @@ def _reach(row: np.ndarray, column: np.ndarray) -> float:
     place = {*zip(row.tolist(), column.tolist(), strict=True)}
     around = [(down, right) for down in (-2, -1, 0, 1, 2) for right in (-2, -1, 0, 1, 2) if down or right]
     held = np.mean([(r + down, c + right) in place for r, c in place for down, right in around])
-    return math.sqrt(math.log(0.05) / (math.pi * math.log1p(-min(max(held, 1e-3), 1 - 1e-9))))
+    empty = float(np.clip(1 - held, 1e-9, 0.999))
+    return math.sqrt(math.log(0.05) / (math.pi * math.log(empty)))
 
 
 def block_permutations(block: np.ndarray | pd.Series, *, repeats: int, seed: int) -> np.ndarray:

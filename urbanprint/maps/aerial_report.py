@@ -50,8 +50,7 @@ METHODS: tuple[str, ...] = (
     "a whole. q is the p-value of that after control of the false discovery rate over all classes; up to 0.05 a "
     "difference between rich and poor is found. The p-value in blocks, of exchanges within them, says whether it holds "
     "within neighbourhoods too.",
-    "Intervals hold 95 % of a bootstrap over whole blocks. The interval of a difference of two scores follows from "
-    "theirs as if they were independent (Zou 2007), which makes it rather too wide than too narrow.",
+    "Intervals hold 95 % of a bootstrap over whole blocks; the difference of two scores is taken on the same draws.",
 )
 """How it was done, in plain sentences true of every conurbation."""
 
@@ -75,8 +74,7 @@ class AerialContent:
     """Everything the report says of one conurbation. `end` is "poor" or "rich", `name` a class of land use.
 
     - `predictions`: area_id, model, kind ("random", "block"), fold, observed (0 = poorest), predicted and p0, p1, ...;
-    - `scores`: model, kind, measure ("pearson_r", "within_one_class", "accuracy", "rps"), value, low, high, areas and
-      units;
+    - `scores`: model, kind, measure (of `aerial.scores.TILE_MEASURES`), value, low, high, areas and units;
     - `audit`: model, random, block, gap, low, high of Pearson r;
     - `ratios`: end, name, value, low, high, tiles, units: mean activation ratios;
     - `findings`: name, tiles, and for `attention` and `land` the difference rich less poor with _shifts, _blocks, _q

@@ -11,15 +11,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from urbanprint.aerial.scores import RIVALS
 from urbanprint.errors import InputError
 from urbanprint.evaluation.scores import FEWEST_AREAS, FEWEST_UNITS
 from urbanprint.maps.aerial_figures import estimates
 from urbanprint.maps.style import Estimate, number_text
 
 Answer = Literal["yes", "partly", "no", "cannot be told"]
-
-RIVALS = ("coordinates", "neighbours")
-"""The maps without pictures that a picture has to beat."""
 
 RULE = (
     "The rule: a class is linked where its share of the tiles differs between rich and poor cells beyond chance. "
@@ -49,18 +47,6 @@ class Agreement:
     unlinked: tuple[str, ...]
 
 
-def difference(ours: Estimate, theirs: Estimate) -> Estimate:
-    """The difference of two scores with the 95 % interval that follows from theirs, as if they were independent.
-
-    Zou 2007, "Toward using confidence intervals to compare correlations", Psychological Methods 12: 399-413. Scores of
-    the same cells mostly rise and fall together, so that the interval is rather too wide than too narrow.
-    """
-    gap = ours.value - theirs.value
-    down = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
-    up = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
-    return Estimate(gap, float(gap - down), float(gap + up))
-
-
 def span(score: Estimate) -> str:
     """`0.53 [0.44, 0.61]`."""
     value, low, high = map(number_text, score)
@@ -70,20 +56,21 @@ def span(score: Estimate) -> str:
 def picture_sentence(scores: pd.DataFrame, *, model: str) -> str:
     """Does the network `model` say more than coordinates and neighbours under block folds, by Pearson r?
 
-    More, or less, is said only where the interval of the difference (`difference`) leaves 0 out, more only against
-    every one of `RIVALS` and where its own r lies above 0, both on at least `FEWEST_AREAS` cells in `FEWEST_UNITS`
-    blocks. Raises `InputError` where the network or all rivals are missing.
+    More, or less, is said only where the interval of the difference on the same draws (`r_over_...`) leaves 0 out, more
+    only against every one of `RIVALS` and where its own r lies above 0, both on at least `FEWEST_AREAS` cells in
+    `FEWEST_UNITS` blocks. Raises `InputError` where the network or all rivals are missing.
     """
     found = _under_blocks(scores)
-    rivals = [rival for rival in RIVALS if rival in found]
+    gaps = {rival: _under_blocks(scores, measure=f"r_over_{rival}").get(model) for rival in RIVALS}
+    rivals = [rival for rival in RIVALS if rival in found and gaps[rival] is not None]
     if model not in found or not rivals:
         raise InputError(
             f"The scores hold no pearson_r under block folds of {model!r} and of one of {', '.join(RIVALS)}: score"
             " these first."
         )
     own = found[model]
-    gaps = [difference(own, found[rival]) for rival in rivals]
-    hardest = min(gaps, key=lambda gap: (not gap.high < 0, -np.inf if np.isnan(gap.low) else gap.low))
+    known = [gap for rival in rivals if (gap := gaps[rival]) is not None]
+    hardest = min(known, key=lambda gap: (not gap.high < 0, -np.inf if np.isnan(gap.low) else gap.low))
     against = " and ".join(f"{span(found[rival])} for {rival}" for rival in rivals)
     chosen = scores[(scores["model"] == model) & (scores["measure"] == "pearson_r") & (scores["kind"] == "block")]
     areas, units = (int(chosen[count].iloc[0]) for count in ("areas", "units"))
@@ -211,9 +198,9 @@ def sanity_sentence(sanity: pd.DataFrame) -> str:
     )
 
 
-def _under_blocks(scores: pd.DataFrame) -> dict[str, Estimate]:
-    """Model -> Pearson r under block folds, where it is known."""
-    found = estimates(scores, measure="pearson_r")
+def _under_blocks(scores: pd.DataFrame, *, measure: str = "pearson_r") -> dict[str, Estimate]:
+    """Model -> a measure under block folds, where it is known."""
+    found = estimates(scores, measure=measure) if measure in set(scores["measure"]) else {}
     return {model: r for (model, kind), r in found.items() if kind == "block" and not np.isnan(r.value)}
 
 

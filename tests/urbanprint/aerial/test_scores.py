@@ -89,6 +89,25 @@ def test_a_difference_from_itself_is_nothing(incomes: pd.Series, folds: pd.DataF
     assert gap(predictions, same, same, folds=folds, seed=SEED) == (0.0, 0.0, 0.0)
 
 
+def test_how_far_a_network_is_above_its_rivals_is_drawn_with_them(
+    incomes: pd.Series, folds: pd.DataFrame, splits: list[Split]
+) -> None:
+    """Scores of the same cells rise and fall together, so that their difference is known better than as if apart."""
+    predictions = pd.concat(
+        [told(incomes, splits, noise=0.5), baseline_predictions(splits, incomes, folds, classes=5)], ignore_index=True
+    )
+    scores = score_tiles(predictions, folds=folds, seed=SEED)
+    of = scores[scores["kind"] == "block"].set_index(["model", "measure"])
+    assert set(scores.loc[scores["measure"].str.startswith("r_over"), "model"]) == {"binomial"}
+    for rival in ("coordinates", "neighbours"):
+        above = of.loc[("binomial", f"r_over_{rival}")]
+        assert above["value"] == pytest.approx(
+            of.loc[("binomial", "pearson_r"), "value"] - of.loc[(rival, "pearson_r"), "value"]
+        )
+        drawn = gap(predictions, ("binomial", "block"), (rival, "block"), folds=folds, seed=SEED)
+        assert tuple(above[["value", "low", "high"]]) == drawn
+
+
 def test_baselines_know_training_cells_only(incomes: pd.Series, folds: pd.DataFrame, splits: list[Split]) -> None:
     blocks = [split for split in splits if split.kind == "block"]
     changed = incomes.copy()

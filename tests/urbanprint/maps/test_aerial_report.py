@@ -31,6 +31,8 @@ def _scores() -> pd.DataFrame:
         rows.append((model, "block", "pearson_r", r, r - 0.06, r + 0.06, 4210, 88))
         rows.append((model, "random", "pearson_r", 0.7, 0.68, 0.72, 4210, 88))
         rows.append((model, "block", "rps", 0.15, 0.14, 0.16, 4210, 88))
+    for rival, above in {"coordinates": 0.4, "neighbours": 0.3}.items():
+        rows.append(("binomial", "block", f"r_over_{rival}", above, above - 0.08, above + 0.08, 4210, 88))
     return pd.DataFrame(rows, columns=["model", "kind", "measure", "value", "low", "high", "areas", "units"])
 
 
