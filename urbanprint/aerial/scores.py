@@ -50,6 +50,7 @@ def score_tiles(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: int 
     - `r_over_coordinates`, `r_over_neighbours`: how far `pearson_r` is above that of each rival under the same folds,
       on the same draws (`gap`); of networks, where the rival was scored.
     """
+    scored = set(predictions[["model", "kind"]].itertuples(index=False, name=None))
     rows = []
     for (model, kind), group in with_units(predictions, folds).groupby(["model", "kind"], sort=False):
         unit, weights = group_draws(group["unit"], repeats=repeats, seed=seed)
@@ -66,13 +67,11 @@ def score_tiles(predictions: pd.DataFrame, *, folds: pd.DataFrame, repeats: int 
         }
         size = (len(group), weights.shape[1])
         rows += [(model, kind, measure, *interval(values[measure]), *size) for measure in values]
-        for rival in RIVALS:
-            if (
-                model not in ("mean", *RIVALS)
-                and ((predictions["model"] == rival) & (predictions["kind"] == kind)).any()
-            ):
-                above = gap(predictions, (model, kind), (rival, kind), folds=folds, repeats=repeats, seed=seed)
-                rows.append((model, kind, f"r_over_{rival}", *above, *size))
+        own = (str(model), str(kind))
+        rivals = () if model in ("mean", *RIVALS) else [rival for rival in RIVALS if (rival, kind) in scored]
+        for rival in rivals:
+            above = gap(predictions, own, (rival, own[1]), folds=folds, repeats=repeats, seed=seed)
+            rows.append((model, kind, f"r_over_{rival}", *above, *size))
     return TILE_SCORES.validate(pd.DataFrame(rows, columns=list(TILE_SCORES.columns)))
 
 
