@@ -84,13 +84,16 @@ def attention(
         seed=plan.seed,
     )
     checks = _checked(place, workspace, images, tile_folds, incomes_of(tile_cells), maps, looked, ratios)
-    charts = {"ratios": attention_figures.ratio_chart(ratios, found)}
+    # A network that has learned nothing calls every tile the middle, so that no map is of an end.
+    told = ratios["value"].notna().any()
+    charts = {"ratios": attention_figures.ratio_chart(ratios, found)} if told else {}
     with tracking.run(place.key, "attention", tags={"dagster_run": context.run_id}) as run:
         named = ratios["end"] + "_" + ratios["name"].str.replace(r"[^\w ]", "", regex=True)
         run.metrics(dict(zip("ratio_" + named, ratios["value"], strict=True)))
         for name, table in (("ratios", ratios), ("findings", found), ("pairs", pairs), ("checks", checks)):
             run.file(f"{name}.csv", table.to_csv(index=False))
-        run.file("figures/ratios.png", charts["ratios"])
+        for name, chart in charts.items():
+            run.file(f"figures/{name}.png", chart)
     run_id = dg.MetadataValue.text(run.run_id)
     yield described(ratios, pictures=charts, output="activation_ratios", mlflow_run=run_id)
     yield described(found, output="class_findings", found=int(found["attention_found"].sum()), mlflow_run=run_id)
