@@ -75,10 +75,12 @@ def test_every_learner_is_scored_for_both_tasks_under_every_kind_of_fold(home: P
 def test_the_table_is_printed_and_written_with_what_the_countries_teach_each_other(
     ran: subprocess.CompletedProcess, home: Path
 ) -> None:
-    written = (home / "data" / "reports" / "livelihood" / "table.md").read_text(encoding="utf-8")
-    for text in (ran.stdout, written):
-        for words in ("image-wise network", "graph: both, random edges", "best reachable", "with half of simland-b"):
-            assert words in text
+    report = home / "data" / "reports" / "livelihood"
+    written = (report / "table.md").read_text(encoding="utf-8")
+    for words in ("image-wise network", "graph: both, random edges", "best reachable"):
+        assert words in ran.stdout and words in written
+    for text in (written, (report / "summary.txt").read_text(encoding="utf-8")):
+        assert "with half of simland-b" in text
 
 
 @pytest.mark.usefixtures("ran")
