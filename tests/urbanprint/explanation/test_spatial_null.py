@@ -105,7 +105,7 @@ def test_a_link_within_blocks_is_found_by_every_null(nulls: tuple[np.ndarray, ..
         assert table["difference"][0] > 0
 
 
-@pytest.mark.parametrize(("share", "reach"), [(0.95, 0.0), (0.4, 1.5)])
+@pytest.mark.parametrize(("share", "reach"), [(0.95, 0.0), (0.4, 1.2)])
 def test_a_shift_lays_each_tile_upon_the_nearest_of_the_place_so_many_cells_away(share: float, reach: float) -> None:
     """As defined, tile by tile: of a full map the one in the place itself, of a sample the nearest near it."""
     rng = np.random.default_rng(0)
