@@ -1,7 +1,7 @@
 """Are explanations right where the truth is known? A planted cue in 100 simulated conurbations, and none.
 
-Each conurbation is drawn anew, a network learns incomes on half of its blocks, and its maps of the other half are
-summed over the land. With the cue planted, its class has to draw most attention at each end. Incomes that nothing in
+Each conurbation is drawn anew, networks learn incomes on two thirds of its blocks, and their maps of the rest are
+summed over the land. With the cue planted, its class has to come first at each end. Incomes that nothing in
 the pictures tells are then dealt out over the same land: what the maps look at, and what the land holds, must not go
 with them more often than the level of the test says. Prints both with intervals of Wilson; about 40 minutes on two
 cores.
@@ -70,7 +70,7 @@ def main(conurbations: int) -> None:
                 first[end] += on_top[end]
             for test, found in rejects:
                 rejected[test] += found
-    print(f"\nplanted cue, {conurbations} conurbations: its class draws most attention")
+    print(f"\nplanted cue, {conurbations} conurbations: its class comes first")
     for end, count in first.items():
         print(f"  {end} end   {count} of {conurbations} {_interval(count, conurbations)}   wanted: at least 95 of 100")
     print(f"the interval of Pearson r under blocks holds or exceeds the ceiling: {sum(reached)} of {len(reached)}")

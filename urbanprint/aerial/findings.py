@@ -34,13 +34,17 @@ class Nulls:
 def nulls_of(places: pd.DataFrame, units: pd.Series, *, size_m: int, permutations: int, seed: int) -> Nulls:
     """Both nulls of tiles at `places` (x_m, y_m of centres on a lattice of `size_m`) in blocks `units`.
 
-    Where tiles are too sparse for shifts, as of a small sample of cells, raises `InputError`, as `map_shifts` does.
+    Where the map is too small for shifts raises `InputError`, as `map_shifts` does.
     """
-    column, row = (np.floor(places[axis].to_numpy() / size_m).astype(int) for axis in ("x_m", "y_m"))
     return Nulls(
-        shifts=map_shifts(row, column, repeats=permutations, seed=seed),
+        shifts=_shifts(places, size_m=size_m, permutations=permutations, seed=seed),
         blocks=block_permutations(units, repeats=permutations, seed=seed),
     )
+
+
+def _shifts(places: pd.DataFrame, *, size_m: int, permutations: int, seed: int) -> np.ndarray:
+    column, row = (np.floor(places[axis].to_numpy() / size_m).astype(int) for axis in ("x_m", "y_m"))
+    return map_shifts(row, column, repeats=permutations, seed=seed)
 
 
 def tests_of(test: str, values: np.ndarray, status: np.ndarray, nulls: Nulls, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -97,7 +101,7 @@ def pair_findings(
     Coactivation: the ratio of `first` is compared between tiles of the end with and without `second`, whose presence on
     the whole map is exchanged; gain: how often `second` comes with `first`, between tiles of the end and all others.
     """
-    shifts = nulls_of(places, looked.units, size_m=size_m, permutations=permutations, seed=seed).shifts
+    shifts = _shifts(places, size_m=size_m, permutations=permutations, seed=seed)
     held = looked.held
     first, second = np.nonzero(~np.eye(len(looked.classes), dtype=bool))
     names = np.array(looked.classes, dtype=object)

@@ -72,7 +72,7 @@ def planted_check(ratios: pd.DataFrame, planted: Mapping[str, str]) -> list[dict
                 "low": found["low"],
                 "high": found["high"],
                 "passed": first == name,
-                "explanation": f"the cue was planted in {name}; most attention goes to {first}",
+                "explanation": f"the cue was planted in {name}; most surely looked at is {first}",
             }
         )
     return rows

@@ -149,7 +149,7 @@ def test_the_planted_class_has_to_come_first(looked: Looked) -> None:
     ratios = ratio_table(looked, repeats=100, seed=1)
     rows = sanity.planted_check(ratios, {"rich": "woods", "poor": "roads"})
     assert [row["passed"] for row in rows] == [True, False]
-    assert "most attention goes to houses" in rows[1]["explanation"]
+    assert "most surely looked at is houses" in rows[1]["explanation"]
 
 
 def test_shuffled_incomes_are_the_same_incomes_elsewhere(incomes: pd.Series) -> None:
