@@ -124,6 +124,16 @@ def test_the_page_can_be_moved_and_names_the_sources(home: Path, ran: subprocess
     assert "Skyton A from above" in ran.stdout and "report" in ran.stdout
 
 
+def test_a_network_that_has_learned_nothing_looks_nowhere_and_the_page_says_so(table, home: Path) -> None:
+    shown = table("aerial_model", "skyton-b")
+    likeliest = shown[shown["kind"] == "block"].filter(regex=r"^p\d$").to_numpy().argmax(axis=1)
+    assert set(likeliest) == {2}, "it calls some tiles poor or rich"
+    assert table("activation_ratios", "skyton-b")["value"].isna().all()
+    folder = home / "data" / "reports" / "skyton-b"
+    assert not (folder / "figures" / "ratios.png").exists()
+    assert "cannot be told" in (folder / "summary.txt").read_text(encoding="utf-8")
+
+
 def test_conurbations_are_tested_on_each_other(table, home: Path) -> None:
     transfer = table("aerial_transfer", None)
     pairs = set(zip(transfer["trained_on"], transfer["tested_on"], strict=True))
