@@ -92,7 +92,7 @@ def test_a_difference_from_itself_is_nothing(incomes: pd.Series, folds: pd.DataF
 def test_how_far_a_network_is_above_its_rivals_is_drawn_with_them(
     incomes: pd.Series, folds: pd.DataFrame, splits: list[Split]
 ) -> None:
-    """Scores of the same cells rise and fall together, so that their difference is known better than as if apart."""
+    """The difference of both scores, with the interval of `gap` and not one worked out from both intervals."""
     predictions = pd.concat(
         [told(incomes, splits, noise=0.5), baseline_predictions(splits, incomes, folds, classes=5)], ignore_index=True
     )
