@@ -166,7 +166,7 @@ def pair_table(pairs: pd.DataFrame) -> Table:
     title = "Pairs of classes" + (f", the {MOST_PAIRS} strongest of {len(found):,}" if len(found) > MOST_PAIRS else "")
     return Table(
         title,
-        ("End: class given another", "Coactivation", "q", "Co-appearance gain", "q", "Tiles with both"),
+        ("End: class given another", "Coactivation", "q", "Co-appearance gain", "q", "Tiles of the end with both"),
         tuple(rows),
     )
 

@@ -177,7 +177,7 @@ def agreement_sentence(found: Agreement) -> str:
     if linked:
         sentence += (
             f" Classes linked to status in the data: {linked}. Its attention points the same way in"
-            f" {_counted(found.same)}, the other way in {_counted(found.other)}, and does not differ beyond chance in"
+            f" {_counted(found.same)}, the other way in {_counted(found.other)}, and differs by no more than chance in"
             f" {len(found.silent) or 'none'}."
         )
     if found.unlinked:

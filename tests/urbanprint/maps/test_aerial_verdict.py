@@ -178,7 +178,7 @@ def test_the_answer_stands_with_its_counts() -> None:
     assert agreement_sentence(found) == (
         "Does the network follow the spatial correlation between urban class and status? Partly. Classes linked to "
         "status in the data: 4. Its attention points the same way in 2 (“class 0” and “class 1”), the other way in 1 "
-        "(“class 2”), and does not differ beyond chance in 1. Not linked in the data, but different in attention: 1 "
+        "(“class 2”), and differs by no more than chance in 1. Not linked in the data, but different in attention: 1 "
         "(“class 4”)."
     )
 
