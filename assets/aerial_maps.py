@@ -115,16 +115,19 @@ def transfer_report(
 
     places = _built(cities, workspace)
     folder = workspace.report(TRANSFER)
-    sources = {
-        (source.attribution, source.licence): what
-        for place in places
-        for what, source in (("Income", place.income), ("Land use", place.land_use))
-    }
+    credits: dict[Attribution, None] = {}  # each once, in the order of the catalogue
+    for place in places:
+        tiles = workspace.read_table("aerial_tiles", partition=place.key)
+        taken = tiles.loc[tiles["state"] == "fetched", ["attribution", "licence"]].drop_duplicates()
+        for what, source in (("Income", place.income), ("Land use", place.land_use)):
+            credits[Attribution(what, source.attribution, source.licence)] = None
+        for text, licence in taken.itertuples(index=False):
+            credits[Attribution("Orthophotos", text, licence)] = None
     content = TransferContent(
         title="From one conurbation to another",
         summary=f"{len(places)} conurbations: {', '.join(place.name for place in places)}.",
         transfer=aerial_transfer,
-        attributions=tuple(Attribution(what, credit, licence) for (credit, licence), what in sources.items()),
+        attributions=tuple(credits),
         provenance={"Dagster run": context.run_id},
     )
     path = write(content, folder)

@@ -138,7 +138,9 @@ def test_conurbations_are_tested_on_each_other(table, home: Path) -> None:
     transfer = table("aerial_transfer", None)
     pairs = set(zip(transfer["trained_on"], transfer["tested_on"], strict=True))
     assert pairs == {(a, b) for a in ("skyton-a", "skyton-b") for b in ("skyton-a", "skyton-b")}
-    assert (home / "data" / "reports" / "aerial-transfer" / "index.html").is_file()
+    page = (home / "data" / "reports" / "aerial-transfer" / "index.html").read_text(encoding="utf-8")
+    for what in ("Income", "Land use", "Orthophotos"):
+        assert re.search(rf"{what}</th><td>simulated by", page), f"{what} has no credit"
 
 
 def test_a_city_is_not_run_as_a_conurbation(
