@@ -59,13 +59,13 @@ def area_tiles(
         "street_and_sky": dg.AssetOut(
             kinds={"sklearn", "mlflow"},
             owners=OWNERS,
-            code_version="1",
-            description="Scores of ridges on street features, on those from above, and on both, under the same folds.",
+            code_version="2",
+            description="Scores of a ridge on street features, one on those from above, and both stacked, under the same folds.",
         ),
         "sky_gains": dg.AssetOut(
             kinds={"parquet"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             description="What both together score more than each alone, on the same draws.",
         ),
     },
@@ -81,7 +81,7 @@ def street_and_sky(
     folds: pd.DataFrame,
     area_tiles: pd.DataFrame,
 ) -> Iterator[dg.Output]:
-    """Fit and judge the three; the backbone of the tiles is the frozen one of the street images."""
+    """Fit and judge all three; the backbone of the tiles is the frozen one of the street images."""
     from urbanprint.aerial.fusion import fused_predictions, fusion_sentence
     from urbanprint.evaluation.scores import difference, score
     from urbanprint.imagery.store import ImageStore

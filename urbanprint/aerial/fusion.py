@@ -1,6 +1,6 @@
-"""Street meets sky: does a picture from above add to pictures from the street? One ridge on each, and on both.
+"""Street meets sky: does a picture from above add to pictures from the street? A ridge on each, and both stacked.
 
-What belongs here: putting the features of both side by side, area by area, under the same folds. The features are those
+What belongs here: judging what either shows of an area, and both together, under the same folds. The features are those
 of a frozen network, so that nothing in them has seen a label.
 """
 
@@ -10,12 +10,15 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 from geopandas import GeoDataFrame
+from scipy.optimize import nnls
+from sklearn.model_selection import GroupKFold
 
 from urbanprint.errors import MissingImages
 from urbanprint.evaluation.crossfit import Learner, cross_fit
 from urbanprint.evaluation.splits import Split, inner_groups
 from urbanprint.models.probe import area_means, fit_probe
 
+View = Literal["street", "sky"]
 Views = Literal["street", "sky", "street and sky"]
 KINDS = ("borough", "block")
 """Kinds of fold. At random a tile of almost every square kilometre is tested, and what was photographed with it may not
@@ -33,7 +36,11 @@ def fused_predictions(
     buffer_m: float,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Held-out predictions (`tables.PREDICTIONS`) of ridges on street features, on those from above, and on both.
+    """Held-out predictions (`tables.PREDICTIONS`) of a ridge on street features, one on those from above, and of both.
+
+    Both together are these two and a ridge on the features side by side, stacked: each weighs as much as it explains
+    of training areas held out from all three, and no less than nothing (Breiman 1996, "Stacked regressions", Machine
+    Learning 24). So a view that shows nothing costs little, and views that need each other are still read together.
 
     `street` and `sky` hold image_id, sequence_id, sha256 and area_id, `features` a row for each image of both, indexed
     by image_id; an area has the mean of each. Judged are areas that have both, under whole boroughs and blocks.
@@ -49,7 +56,7 @@ def fused_predictions(
     images = images[images["area_id"].isin(both)].reset_index(drop=True)
     parts = [
         cross_fit(
-            _learner(("street", "sky") if views == "street and sky" else (views,), features, labels, kept),
+            _learner(get_args(View) if views == "street and sky" else (views,), features, labels, kept),
             model=views,
             images=images,
             areas=areas,
@@ -67,24 +74,57 @@ def _learner(views: Sequence[str], features: pd.DataFrame, labels: pd.DataFrame,
     def learn(split: Split, training: pd.DataFrame, testing: pd.DataFrame) -> pd.DataFrame:
         group_of = dict(zip(split.train, inner_groups(split, folds), strict=True))
         # All three train on the areas that have both, so that what differs is what they look at.
-        there = set(_of_areas(("street", "sky"), features, training).index)
-        seen = _of_areas(views, features, training).loc[sorted(there)]
-        probe = fit_probe(seen.to_numpy(), labels.loc[seen.index], [group_of[area] for area in seen.index])
-        asked = _of_areas(views, features, testing)
-        return pd.DataFrame(probe.predict(asked.to_numpy()), index=asked.index, columns=list(probe.indicators))
+        there = sorted(set.intersection(*(set(_of_areas(view, features, training).index) for view in get_args(View))))
+        known, groups = labels.loc[there], [group_of[area] for area in there]
+        seen = [_of_areas(view, features, training).loc[there].to_numpy() for view in views]
+        asked = [_of_areas(view, features, testing).loc[list(split.test)].to_numpy() for view in views]
+        if len(views) == 1:
+            told = fit_probe(seen[0], known, groups).predict(asked[0])
+        else:
+            told = _together(seen, asked, known, groups)
+        return pd.DataFrame(told, index=list(split.test), columns=list(known.columns))
 
     return learn
 
 
-def _of_areas(views: Sequence[str], features: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """The mean features of each area that has images of all `views`, side by side, indexed by area_id."""
-    tables = []
-    for view in views:
-        chosen = images[images["view"] == view]
-        areas, means = area_means(features.loc[chosen["image_id"]].to_numpy(), chosen["area_id"].tolist())
-        tables.append(pd.DataFrame(means, index=pd.Index(areas, name="area_id")).add_prefix(f"{view}-"))
-    joined = pd.concat(tables, axis=1, join="inner")
-    return joined.loc[np.sort(joined.index.to_numpy())]
+def _together(
+    seen: Sequence[np.ndarray], asked: Sequence[np.ndarray], labels: pd.DataFrame, groups: Sequence[str]
+) -> np.ndarray:
+    """A ridge on each view and one on all side by side, stacked."""
+    seen, asked = [*seen, np.hstack(seen)], [*asked, np.hstack(asked)]
+    held_out = [_out_of_group(each, labels, groups) for each in seen]
+    told = [fit_probe(x, labels, groups).predict(new) for x, new in zip(seen, asked, strict=True)]
+    return stacked(held_out, labels.to_numpy(), told)
+
+
+def _out_of_group(features: np.ndarray, labels: pd.DataFrame, groups: Sequence[str]) -> np.ndarray:
+    """What probes say of areas (n, k) whose group they were not fitted on."""
+    told = np.empty(labels.shape)
+    for train, test in GroupKFold(min(5, len(set(groups)))).split(features, groups=groups):
+        probe = fit_probe(features[train], labels.iloc[train], [groups[row] for row in train])
+        told[test] = probe.predict(features[test])
+    return told
+
+
+def stacked(held_out: Sequence[np.ndarray], labels: np.ndarray, told: Sequence[np.ndarray]) -> np.ndarray:
+    """One prediction (m, k) of several `told` (m, k), each weighted by least squares of `labels` (n, k) on what it says
+    of areas `held_out` (n, k). No weight is below 0; labels may be missing (NaN). In [0, 1], as deprivation is."""
+    together = np.empty_like(told[0])
+    for column in range(labels.shape[1]):
+        known = np.isfinite(labels[:, column])
+        x, y = np.stack([each[known, column] for each in held_out], axis=1), labels[known, column]
+        varies = x.std(axis=0) > 1e-9  # what says the same of all areas explains nothing
+        weights, _ = nnls((x - x.mean(axis=0)) * varies, y - y.mean())
+        asked = np.stack([each[:, column] for each in told], axis=1)
+        together[:, column] = y.mean() + (asked - x.mean(axis=0)) @ weights
+    return together.clip(0.0, 1.0)
+
+
+def _of_areas(view: str, features: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """The mean features of each area that has images of `view`, indexed by area_id in order."""
+    chosen = images[images["view"] == view]
+    areas, means = area_means(features.loc[chosen["image_id"]].to_numpy(), chosen["area_id"].tolist())
+    return pd.DataFrame(means, index=pd.Index(areas, name="area_id"))
 
 
 def fusion_sentence(gains: pd.DataFrame, *, indicator: str = "imd", kind: str = "borough") -> str:

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from numpy.testing import assert_allclose
 
-from urbanprint.aerial.fusion import fused_predictions, fusion_sentence
+from urbanprint.aerial.fusion import fused_predictions, fusion_sentence, stacked
 from urbanprint.errors import MissingImages
 from urbanprint.evaluation.scores import difference, score
 from urbanprint.evaluation.splits import make_folds
@@ -70,6 +71,37 @@ def test_both_together_know_what_each_shows_half_of(town: tuple[gpd.GeoDataFrame
     )
     told = fusion_sentence(gains)
     assert told.startswith("To the street images the sky adds (R² +0.") and "to the sky the street adds (R² +0." in told
+
+
+def test_a_view_weighs_what_it_explains_of_areas_held_out_and_never_less_than_nothing() -> None:
+    """Against least squares by hand: both count, noise does not, nor does a view that is the wrong way round."""
+    rng = np.random.default_rng(0)
+    first, second, noise = rng.uniform(0.2, 0.5, size=(3, 400))
+    label = (0.4 * first + 0.6 * second + 0.1)[:, None]
+    label[:7] = np.nan
+    new = rng.uniform(0.2, 0.5, size=(3, 5, 1))
+    both = stacked([first[:, None], second[:, None]], label, list(new[:2]))
+    assert_allclose(both, 0.4 * new[0] + 0.6 * new[1] + 0.1, rtol=1e-9)
+    slope, offset = np.polyfit(first[7:], label[7:, 0], 1)
+    for useless in (1 - second, np.full(400, 0.3)):
+        assert_allclose(stacked([first[:, None], useless[:, None]], label, list(new[1:])), slope * new[1] + offset)
+    weight = stacked([second[:, None], noise[:, None]], label, [new[0], new[1] + 0.1])
+    assert_allclose(weight, stacked([second[:, None], noise[:, None]], label, [new[0], new[1]]), atol=0.01)
+    assert stacked([first[:, None]], label, [np.array([[-9.0], [9.0]])]).ravel().tolist() == [0.0, 1.0]
+
+
+def test_a_view_that_shows_nothing_costs_next_to_nothing(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:
+    areas, seen = town
+    folds = make_folds(areas, folds=3, seed=1, block_m=1500)
+    labels = areas.set_index("area_id")[["imd_deprivation"]].set_axis(["imd"], axis=1)
+    street, sky = views(areas, seen, "street"), views(areas, seen, "sky")
+    blind = pd.DataFrame(np.random.default_rng(7).normal(size=(2 * N, 80)), index=sky[1].index)
+    features = pd.concat([street[1].reindex(columns=range(80), fill_value=0.0), blind])
+    told = fused_predictions(street[0], sky[0], features, areas=areas, folds=folds, labels=labels, buffer_m=200)
+    scores = score(told, folds=folds, areas_ranked=1000, seed=1)
+    r2 = scores[(scores["measure"] == "r2") & (scores["kind"] == "borough")].set_index("model")["value"]
+    assert r2["sky"] < 0.05
+    assert r2["street and sky"] > r2["street"] - 0.03
 
 
 def test_areas_without_a_tile_are_not_judged(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:
