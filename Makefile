@@ -44,7 +44,7 @@ campaign: $(READY)  ## 14 kinds of fault over 2,500 images: nothing lost, nothin
 replicate: $(READY)  ## the demo's claims on towns it was not tuned on (10 minutes)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.other_towns
 
-planted: $(READY)  ## a planted cue, and none, in 100 simulated conurbations (40 minutes)
+planted: $(READY)  ## a planted cue, and none, in 100 simulated conurbations (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.planted_cues
 
 ui: $(READY)  ## the Dagster and MLflow web pages, on this machine only

@@ -3,7 +3,7 @@
 Each conurbation is drawn anew, networks learn incomes on two thirds of its blocks, and their maps of the rest are
 summed over the land. With the cue planted, its class has to come first at each end. Incomes that nothing in
 the pictures tells are then dealt out over the same land: what the maps look at, and what the land holds, must not go
-with them more often than the level of the test says. Prints both with intervals of Wilson; about 40 minutes on two
+with them more often than the level of the test says. Prints both with intervals of Wilson; about an hour on two
 cores.
 
     python -m benchmarks.planted_cues [conurbations]
@@ -35,7 +35,7 @@ from urbanprint.settings import TileTraining
 from urbanprint.simulation.conurbation import CELL_M, CUE_CLASSES, Conurbation, build_conurbation, ceiling
 from urbanprint.simulation.lattice import PlanarField
 
-CELLS = 26
+CELLS = 32
 LEVEL = 0.05
 _PERMUTATIONS = 499
 _TILE_PX = 64

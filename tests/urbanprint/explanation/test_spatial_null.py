@@ -84,6 +84,19 @@ def test_without_a_link_between_fields_of_blocks_exchange_within_blocks_claims_5
     assert shifts > within
 
 
+def far_out(rng: np.random.Generator, fields: int) -> np.ndarray:
+    """A smooth status, and values without any pattern of which a few are far from all others (tiles, fields)."""
+    values = np.exp(4 * rng.normal(size=(SIDE * SIDE, fields)))
+    values[:, 0] = smooth_fields(rng, 1)[:, 0]
+    return values
+
+
+def test_shifts_hold_their_level_where_a_few_tiles_are_far_from_all_others(nulls: tuple[np.ndarray, ...]) -> None:
+    """Unless differences are measured by how far the tiles that are left scatter, 2 % are claimed."""
+    shifts, _ = rejections(far_out, nulls[2], simulations=200)
+    assert 0.035 < shifts < 0.06
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
 def test_shifts_also_hold_on_a_ragged_city_and_on_samples_of_it(share: float) -> None:
     city = (ROW - 12) ** 2 + (COLUMN - 12) ** 2 < 150
@@ -117,7 +130,7 @@ def test_a_shift_lays_each_tile_upon_the_nearest_of_the_place_so_many_cells_away
         if down or right
     }
     met = {at: (near.min(axis=1) <= reach).sum() for at, near in distance.items()}
-    wanted = {at for at, count in met.items() if count >= len(rows) / 2}
+    wanted = {at for at, count in met.items() if count > 0.45 * len(rows) - 0.5}
     shifts = map_shifts(rows, columns, repeats=10_000, seed=0)
     assert len(shifts) == len(wanted)
     left = set(wanted)
@@ -136,7 +149,7 @@ def test_two_tiles_in_a_cell_and_a_map_too_small_are_refused() -> None:
     with pytest.raises(InputError, match="Tile 0 shares its cell with another"):
         map_shifts(np.array([0, 1, 0]), np.array([0, 0, 0]), repeats=9, seed=0)
     row, column = np.divmod(np.arange(9), 3)
-    with pytest.raises(InputError, match=r"\d+ shifts leave 50% of the 9 tiles on the map, 19 are needed"):
+    with pytest.raises(InputError, match=r"\d+ shifts leave 45% of the 9 tiles on the map, 19 are needed"):
         map_shifts(row, column, repeats=9, seed=0)
 
 
@@ -157,8 +170,9 @@ def by_hand(values: np.ndarray, status: np.ndarray, permutations: np.ndarray) ->
         here, having = values[met], status[taken[met]]
         if having.all() or not having.any():
             return np.nan
-        scale = np.sqrt(1 / having.sum() + 1 / (~having).sum())
-        return float((here[having].mean() - here[~having].mean()) / scale)
+        if (difference := here[having].mean() - here[~having].mean()) == 0:
+            return 0.0
+        return float(difference / (here.std() * np.sqrt(1 / having.sum() + 1 / (~having).sum())))
 
     scores = np.array([score(taken) for taken in [np.arange(len(values)), *permutations]])
     scores = scores[np.isfinite(scores)]
