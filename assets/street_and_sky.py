@@ -60,7 +60,7 @@ def area_tiles(
             kinds={"sklearn", "mlflow"},
             owners=OWNERS,
             code_version="2",
-            description="Scores of ridges on features of the street, of the sky, and of both stacked, under the same folds.",
+            description="Scores of ridges on features of street and sky, and of both stacked, under the same folds.",
         ),
         "sky_gains": dg.AssetOut(
             kinds={"parquet"},
