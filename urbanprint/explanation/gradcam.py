@@ -15,7 +15,7 @@ from torch.nn import functional
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, every submodule's own mode again outside."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -72,7 +72,7 @@ def gradcam(
     device = next(model.parameters()).device
     maps, weights = [], []
     total: Tensor | None = None
-    with _evaluating(model), torch.enable_grad(), _capturing(model.get_submodule(layer)) as captured:
+    with evaluating(model), torch.enable_grad(), _capturing(model.get_submodule(layer)) as captured:
         for chunk in images.split(batch):
             captured.clear()
             output = model(chunk.to(device))

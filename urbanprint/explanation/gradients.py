@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from urbanprint.errors import InputError
-from urbanprint.explanation.gradcam import _evaluating, gradcam, upsample
+from urbanprint.explanation.gradcam import evaluating, gradcam, upsample
 
 Method = Literal["gradient", "guided", "guided-gradcam", "integrated"]
 
@@ -126,7 +126,7 @@ def _integral(
     path = images - starts
     points, weights = np.polynomial.legendre.leggauss(steps)  # of [-1, 1]
     mean, way = torch.zeros_like(images, dtype=torch.float32), torch.zeros(len(images), device=device)
-    with _evaluating(model):
+    with evaluating(model):
         for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
             gradient = _gradient(model, starts + float(point) * path, target=target).float()
             mean += float(weight) * gradient
@@ -140,7 +140,7 @@ def _integral(
 
 def _gradients(model: nn.Module, images: Tensor, *, target: int, batch: int) -> np.ndarray:
     device = next(model.parameters()).device
-    with _evaluating(model):
+    with evaluating(model):
         parts = [_gradient(model, chunk.to(device), target=target) for chunk in images.split(batch)]
     return torch.cat(parts).float().cpu().numpy()
 

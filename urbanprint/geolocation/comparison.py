@@ -17,14 +17,14 @@ from scipy.special import log_softmax
 
 from urbanprint.errors import InputError
 from urbanprint.evaluation.bootstrap import draw_sums, group_draws, interval, ratio
-from urbanprint.geolocation.baselines import geometric_median, nearest_neighbour, prior
-from urbanprint.geolocation.calibration import (
+from urbanprint.evaluation.calibration import (
     RELIABILITY_COLUMNS,
     expected_calibration_error,
     fit_temperature,
     reliability,
     top_confidence,
 )
+from urbanprint.geolocation.baselines import geometric_median, nearest_neighbour, prior
 from urbanprint.geolocation.datasets import class_ids, class_labels, level_position, true_labels
 from urbanprint.geolocation.geolocator import Geolocator
 from urbanprint.geolocation.hierarchy import Hierarchy

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from urbanprint.errors import InputError
-from urbanprint.geolocation.calibration import expected_calibration_error, fit_temperatures, top_confidence
+from urbanprint.evaluation.calibration import expected_calibration_error, top_confidence
+from urbanprint.geolocation.calibration import fit_temperatures
 from urbanprint.geolocation.datasets import class_circles, class_labels, true_labels
 from urbanprint.geolocation.familiarity import Familiarity, fit_familiarity
 from urbanprint.geolocation.hierarchy import Hierarchy, Level, cell_name

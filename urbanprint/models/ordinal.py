@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from urbanprint.errors import InputError, MissingImages
-from urbanprint.geolocation.calibration import BINS, TEMPERATURES, expected_calibration_error
+from urbanprint.evaluation.calibration import BINS, TEMPERATURES, expected_calibration_error
 
 Kind = Literal["binomial", "cumulative", "regression"]
 
@@ -222,7 +222,7 @@ def pit_histogram(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 
 def threshold_calibration(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> pd.DataFrame:
     """How well P(class <= k) is calibrated, a row a threshold: threshold k, predicted and observed shares, error.
 
-    `error` is the expected calibration error of that one question (`geolocation.calibration`), in [0, 1].
+    `error` is the expected calibration error of that one question (`evaluation.calibration`), in [0, 1].
     """
     _check(probabilities, labels)
     predicted, observed = _cumulative(probabilities), _reached(probabilities, labels)

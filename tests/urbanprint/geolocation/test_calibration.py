@@ -1,20 +1,11 @@
-"""A planted temperature is found again, and what is calibrated is measured as calibrated."""
+"""A temperature planted in each level of a hierarchy is found again."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from urbanprint.errors import InputError, MissingImages
-from urbanprint.geolocation.calibration import (
-    RELIABILITY_COLUMNS,
-    TEMPERATURES,
-    expected_calibration_error,
-    fit_temperature,
-    fit_temperatures,
-    reliability,
-    top_confidence,
-)
+from urbanprint.errors import MissingImages
+from urbanprint.evaluation.calibration import expected_calibration_error, fit_temperature, top_confidence
+from urbanprint.geolocation.calibration import fit_temperatures
 from urbanprint.geolocation.hierarchy import Hierarchy
 from urbanprint.geolocation.probabilities import conditional, joint
 
@@ -37,15 +28,6 @@ def calibrated(images: int, seed: int) -> tuple[Hierarchy, list[np.ndarray], np.
     cells = tree()
     logits = [1.5 * rng.normal(size=(images, len(level))) for level in cells.levels]
     return cells, logits, cells.ancestors(drawn(np.exp(conditional(logits, cells)[-1]), rng))
-
-
-@pytest.mark.parametrize("planted", [0.5, 1.0, 3.0])
-def test_the_temperature_of_overconfident_or_timid_logits_is_recovered(planted: float) -> None:
-    rng = np.random.default_rng(0)
-    logits = 2.0 * rng.normal(size=(8000, 20))
-    exp = np.exp(logits)
-    labels = drawn(exp / exp.sum(axis=1, keepdims=True), rng)
-    assert fit_temperature(logits * planted, labels) == pytest.approx(planted, rel=0.05)
 
 
 def test_each_level_gets_the_temperature_planted_in_it() -> None:
@@ -96,13 +78,6 @@ def test_a_level_without_siblings_has_nothing_to_fit() -> None:
     assert fit_temperatures(logits, np.array([[0, 0], [0, 0], [0, 0]]), chain)[1] == 1.0
 
 
-@pytest.mark.parametrize("lead", [0.5, 5.0, 1e4])
-def test_where_every_image_is_right_probabilities_become_certain(lead: float) -> None:
-    temperature = fit_temperature(lead * np.eye(4), np.arange(4))
-    assert TEMPERATURES[0] <= temperature < 1.0 or lead == 1e4  # so far ahead is certain at any temperature
-    assert 3 * np.exp(-lead / temperature) < 2e-4
-
-
 def test_no_images_to_calibrate_on_is_said() -> None:
     with pytest.raises(MissingImages, match="0 of 2 images lie in a class"):
         fit_temperature(np.zeros((2, 3)), np.array([-1, -1]))
@@ -110,44 +85,6 @@ def test_no_images_to_calibrate_on_is_said() -> None:
     labels[:, 2] = -1
     with pytest.raises(MissingImages, match="0 of 20 images lie in a class of level 4 that has siblings"):
         fit_temperatures(logits, labels, cells)
-
-
-# --- how far off ----------------------------------------------------------------------------------------------------
-
-
-def by_hand(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
-    edges = np.quantile(confidence, np.linspace(0, 1, bins + 1))
-    error = 0.0
-    for number in range(bins):
-        low = -1.0 if number == 0 else edges[number]
-        high = 2.0 if number == bins - 1 else edges[number + 1]
-        inside = [i for i, c in enumerate(confidence) if low < c <= high]
-        if inside:
-            error += len(inside) / len(confidence) * abs(confidence[inside].mean() - correct[inside].mean())
-    return error
-
-
-@settings(deadline=None)
-@given(seed=st.integers(0, 10_000), images=st.integers(1, 200), bins=st.integers(1, 20), digits=st.integers(1, 6))
-def test_the_calibration_error_equals_a_count_by_hand(seed: int, images: int, bins: int, digits: int) -> None:
-    rng = np.random.default_rng(seed)
-    confidence = rng.random(images).round(digits)  # few digits: many ties
-    correct = rng.random(images) < 0.5
-    found = expected_calibration_error(confidence, correct, bins=bins)
-    assert found == pytest.approx(by_hand(confidence, correct, bins), abs=1e-12)
-
-
-def test_the_calibration_error_of_calibrated_predictions_is_near_nought() -> None:
-    rng = np.random.default_rng(6)
-    confidence = rng.random(50_000)
-    assert expected_calibration_error(confidence, rng.random(50_000) < confidence) < 0.01
-    assert expected_calibration_error(confidence, rng.random(50_000) < confidence**2) > 0.1
-
-
-def test_chance_alone_leaves_what_the_docstring_says() -> None:
-    rng = np.random.default_rng(7)
-    errors = [expected_calibration_error(rng.uniform(0.69, 0.71, 5000), rng.random(5000) < 0.7) for _ in range(50)]
-    assert np.mean(errors) == pytest.approx(0.8 * np.sqrt(0.7 * 0.3 * 15 / 5000), rel=0.1)
 
 
 def test_calibration_lowers_the_error_of_every_level() -> None:
@@ -160,34 +97,3 @@ def test_calibration_lowers_the_error_of_every_level() -> None:
     for level, true in enumerate(labels[test].T):
         worse, better = (expected_calibration_error(*top_confidence(found[level], true)) for found in (before, after))
         assert better < 0.04 < 0.1 < worse
-
-
-def test_the_reliability_table_has_equal_bins_that_are_right_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(9)
-    confidence = rng.random(15_000) ** 3
-    table = reliability(confidence, rng.random(15_000) < confidence)
-    assert tuple(table.columns) == RELIABILITY_COLUMNS
-    assert table["images"].tolist() == [1000] * 15
-    assert table["confidence"].between(table["low"], table["high"]).all()
-    assert (table["accuracy"] - table["confidence"]).abs().max() < 0.05
-
-
-def test_equal_confidences_share_a_bin_so_the_order_of_images_does_not_matter() -> None:
-    confidence, correct = np.full(100, 0.5), np.arange(100) < 50
-    assert len(reliability(confidence, correct)) == 1
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.0)
-
-
-def test_confidence_is_of_the_likeliest_class_and_no_class_is_never_right() -> None:
-    confidence, correct = top_confidence(np.log([[0.2, 0.8], [0.6, 0.4], [0.6, 0.4]]), np.array([1, 1, -1]))
-    np.testing.assert_allclose(confidence, [0.8, 0.6, 0.6])
-    assert correct.tolist() == [True, False, False]
-
-
-def test_confidences_that_are_none_are_refused() -> None:
-    with pytest.raises(InputError, match=r"confidence of row 1 is 1\.5"):
-        reliability(np.array([0.5, 1.5]), np.array([True, True]))
-    with pytest.raises(InputError, match="confidence of row 0 is nan"):
-        reliability(np.array([np.nan]), np.array([True]))
-    with pytest.raises(MissingImages, match="0 images"):
-        reliability(np.array([]), np.array([]))

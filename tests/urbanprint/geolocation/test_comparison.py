@@ -10,8 +10,8 @@ import pytest
 import shapely
 
 from urbanprint.errors import InputError
+from urbanprint.evaluation.calibration import expected_calibration_error, reliability, top_confidence
 from urbanprint.geolocation import comparison
-from urbanprint.geolocation.calibration import expected_calibration_error, reliability, top_confidence
 from urbanprint.geolocation.datasets import true_labels
 from urbanprint.geolocation.geolocator import Geolocator, fit_geolocator
 from urbanprint.geolocation.hierarchy import Hierarchy

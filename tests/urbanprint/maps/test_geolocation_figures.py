@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from urbanprint.errors import InputError
-from urbanprint.geolocation.calibration import expected_calibration_error, reliability
+from urbanprint.evaluation.calibration import expected_calibration_error, reliability
 from urbanprint.geolocation.scores import GUESSES, WITHIN_KM, score
 from urbanprint.grid import encode
 from urbanprint.maps import geolocation_figures as figures

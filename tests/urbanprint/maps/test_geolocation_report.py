@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
 from urbanprint.errors import InputError
-from urbanprint.geolocation.calibration import reliability
+from urbanprint.evaluation.calibration import reliability
 from urbanprint.geolocation.datasets import CLASS_REPORT
 from urbanprint.geolocation.scores import GEOLOCATION_DIFFERENCES, GEOLOCATION_SCORES, GUESSES
 from urbanprint.maps.geolocation_figures import MODELS
