@@ -188,7 +188,12 @@ def _transferred(
         {
             **{name: partial(baseline, name) for name in ("prior", "neighbours")},
             "clusterwise": lambda task: clusterwise_learner(
-                partial(cluster_counts, scenes), study.labels, study.folds, task=task, seed=here.training.seed
+                partial(cluster_counts, scenes),
+                study.labels,
+                study.folds,
+                task=task,
+                candidates=here.training.methods,
+                seed=here.training.seed,
             ),
             **{name: partial(graph, name) for name in ("graph_objects", "graph_images", "graph_both")},
         },

@@ -57,7 +57,14 @@ def feature_importance(
     counting = partial(cluster_counts, scene_parses)
     seed = country.training.seed
     fitted = fold_models(
-        counting, study.images, study.labels, study.folds, study.splits[KIND], task="regression", seed=seed
+        counting,
+        study.images,
+        study.labels,
+        study.folds,
+        study.splits[KIND],
+        task="regression",
+        candidates=country.training.methods,
+        seed=seed,
     )
     block_of = dict(zip(study.folds["area_id"], study.folds["block"], strict=True))
     tables, pictures = [], {}
@@ -166,7 +173,12 @@ def image_curves(
     parts = []
     for task in get_args(Task):
         features_of = image_features(country, study, image_embeddings, models / "checkpoints", task)
-        fitted = fold_models(counting, study.images, study.labels, study.folds, splits, task=task, seed=seed)
+        fitted = fold_models(
+            *(counting, study.images, study.labels, study.folds, splits),
+            task=task,
+            candidates=country.training.methods,
+            seed=seed,
+        )
 
         def graph(split: "Split", task: "Task", features_of: "Callable[[Split], Features]") -> "Predict":
             model = load_graph(models / "graph" / "graph_images" / task / split.label)

@@ -93,7 +93,13 @@ def clusterwise_model(
     def learner_of(task: "Task") -> Any:
         counts = partial(cluster_counts, scene_parses)
         return clusterwise_learner(
-            counts, study.labels, study.folds, task=task, seed=country.training.seed, on_model=keep
+            counts,
+            study.labels,
+            study.folds,
+            task=task,
+            candidates=country.training.methods,
+            seed=country.training.seed,
+            on_model=keep,
         )
 
     with tracking.run(country.key, "cluster-wise", tags={"dagster_run": context.run_id}) as run, Printed() as bar:

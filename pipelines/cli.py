@@ -5,6 +5,7 @@ the commands, so that `urbanprint --help` answers at once.
 """
 
 import argparse
+import atexit
 import os
 import sys
 from collections.abc import Mapping
@@ -21,23 +22,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEMO_CITY = "simville"
-_INTERRUPTED = 130
+_INTERRUPTED, _UNREAD = 130, 141
 _JOBS: dict[type[Place], str] = {City: "city", Conurbation: "conurbation", Country: "country"}
 """Kind of place -> the job that makes everything of it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 done, 1 refused in one sentence, 2 wrong usage, 130 interrupted."""
+    """Run one command and return the exit status.
+
+    0 done, 1 refused in one sentence, 2 wrong usage, 130 interrupted, 141 nobody reads what is printed any more.
+    """
     options = _parser().parse_args(arguments)
     _enter_project(options)
     try:
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()
+        return status
     except UrbanprintError as error:
         print(f"urbanprint: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("urbanprint: interrupted; what was done is kept, run the same command to continue", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # as `head` does when it has its lines; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
+
+
+def entry() -> int:
+    """The `urbanprint` command: `main`, and the prompt is back at once.
+
+    Python would first take a million objects of Dagster and torch apart one by one, for seconds. Exit handlers run
+    last in, first out, so that those of every library have run before this one.
+    """
+    ended: list[int] = []
+
+    def leave() -> None:
+        if ended:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended[0])
+
+    atexit.register(leave)
+    ended.append(main())
+    return ended[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -429,4 +457,4 @@ def _subclasses(cls: type) -> list[type]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

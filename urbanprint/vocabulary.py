@@ -50,6 +50,9 @@ CLUSTER_BASELINES: dict[str, str] = {
 }
 """Models of survey clusters that look at no picture: identifier -> name for people."""
 
+CLUSTERWISE_METHODS: tuple[str, ...] = ("k-NN", "random forest", "boosted trees")
+"""The tabular learners that the cluster-wise model is chosen from."""
+
 TASKS: dict[str, str] = {
     "classification": "at or above the training median",
     "regression": "the value itself",

@@ -244,6 +244,11 @@ def test_a_table_that_is_like_another_takes_what_it_does_not_say(written) -> Non
         ('[countries.here]\nlike = "ther"', r"\[countries.here\] like: unknown 'ther'; did you mean 'there'"),
         ("[countries.there.graph]\nepoch = 3", "unknown key 'epoch'; did you mean 'epochs'"),
         ('[countries.there.scenes]\nfeatures_are = "names"', "expected one of 'identifiers', 'counts', found 'names'"),
+        (
+            '[countries.there.training]\nmethods = ["forest"]',
+            "methods: expected one or more of k-NN, random forest, boo",
+        ),
+        ("[countries.there.training]\nmethods = []", "methods: expected one or more of k-NN"),
         ("[countries.there.evaluation]\nblock_m = 500", "evaluation.block_m: expected at least the 10000 m"),
         ("[defaults.countries.grap]\nepochs = 3", r"unknown table \[defaults.countries.grap\]; did you mean 'graph'"),
         ("[defaults.graph]\nepochs = 3", r"unknown table \[defaults.graph\]"),

@@ -14,6 +14,7 @@ from urbanprint.evaluation.tasks import Task, task_labels
 from urbanprint.explanation.graph_importance import Predict
 from urbanprint.explanation.importance import HeldOut, correlated_groups, each_class, permutation_importance
 from urbanprint.models.clusterwise import ClusterwiseModel, clusterwise_learner
+from urbanprint.vocabulary import CLUSTERWISE_METHODS
 
 Counting = Callable[[pd.DataFrame], pd.DataFrame]
 """Images -> features of their clusters, as `partial(cluster_counts, scenes)`."""
@@ -38,13 +39,17 @@ def fold_models(
     splits: Sequence[Split],
     *,
     task: Task,
+    candidates: Sequence[str] = CLUSTERWISE_METHODS,
     seed: int,
 ) -> list[FoldModels]:
     """The models `clusterwise_learner` fits with the same arguments, split by split."""
     found = []
     for split in splits:
         fitted: list[ClusterwiseModel] = []
-        learner = clusterwise_learner(counting, labels, folds, task=task, seed=seed, on_model=_adding_to(fitted))
+        keep = _adding_to(fitted)
+        learner = clusterwise_learner(
+            counting, labels, folds, task=task, candidates=candidates, seed=seed, on_model=keep
+        )
         training, testing = split_images(split, images)
         learner(split, training, testing)
         _, observed = task_labels(labels, split, task=task)

@@ -28,6 +28,7 @@ from urbanprint.evaluation.crossfit import Learner
 from urbanprint.evaluation.splits import Split, inner_groups
 from urbanprint.evaluation.tasks import Task, task_labels
 from urbanprint.scenes.clusters import IMAGES
+from urbanprint.vocabulary import CLUSTERWISE_METHODS
 
 SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
     "k-NN": tuple({"n_neighbors": k} for k in (3, 5, 10, 20, 40)),
@@ -72,7 +73,7 @@ def clusterwise_learner(
     folds: pd.DataFrame,
     *,
     task: Task,
-    candidates: Sequence[str] = tuple(SETTINGS),
+    candidates: Sequence[str] = CLUSTERWISE_METHODS,
     seed: int,
     on_model: Callable[[Split, ClusterwiseModel], object] | None = None,
 ) -> Learner:
@@ -118,7 +119,7 @@ def choose(
     groups: np.ndarray,
     *,
     task: Task,
-    candidates: Sequence[str] = tuple(SETTINGS),
+    candidates: Sequence[str] = CLUSTERWISE_METHODS,
     seed: int,
 ) -> ClusterwiseModel:
     """Fit the candidate with the least squared error over the inner held-out clusters, on all clusters given.

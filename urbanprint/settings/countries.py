@@ -5,7 +5,7 @@ from typing import Literal
 
 from urbanprint.settings.checks import require
 from urbanprint.settings.places import Evaluation, Network, Place, Sample
-from urbanprint.vocabulary import LIVELIHOODS
+from urbanprint.vocabulary import CLUSTERWISE_METHODS, LIVELIHOODS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +107,16 @@ class ClusterTraining(Network):
     backbone: str = "resnet34"
     indicators: tuple[str, ...] = tuple(LIVELIHOODS)
     """What is learned, of what the survey has: leave out what is known of too few clusters."""
+    methods: tuple[str, ...] = CLUSTERWISE_METHODS
+    """What the cluster-wise learner is chosen from, inside each training part."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(len(self.indicators) > 0, "indicators", "at least one", list(self.indicators))
         for indicator in self.indicators:
             require(indicator in LIVELIHOODS, "indicators", f"from {', '.join(LIVELIHOODS)}", indicator)
+        known = f"one or more of {', '.join(CLUSTERWISE_METHODS)}"
+        require(bool(self.methods) and set(self.methods) <= set(CLUSTERWISE_METHODS), "methods", known, self.methods)
 
 
 @dataclass(frozen=True, kw_only=True)

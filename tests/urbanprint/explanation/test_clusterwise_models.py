@@ -35,6 +35,9 @@ def country() -> tuple[ClusterStudy, pd.DataFrame]:
     return study, scenes
 
 
+CANDIDATES = ("random forest",)
+
+
 @pytest.fixture(scope="module")
 def fitted(country: tuple[ClusterStudy, pd.DataFrame]) -> list[FoldModels]:
     study, scenes = country
@@ -45,6 +48,7 @@ def fitted(country: tuple[ClusterStudy, pd.DataFrame]) -> list[FoldModels]:
         study.folds,
         study.splits["block"],
         task="regression",
+        candidates=CANDIDATES,
         seed=3,
     )
 
@@ -54,7 +58,7 @@ def test_they_predict_what_the_learner_predicted(
 ) -> None:
     study, scenes = country
     counting, labels = partial(cluster_counts, scenes), study.labels[["poverty"]]
-    learner = clusterwise_learner(counting, labels, study.folds, task="regression", seed=3)
+    learner = clusterwise_learner(counting, labels, study.folds, task="regression", candidates=CANDIDATES, seed=3)
     judged = cross_fit_clusters(
         learner,
         model="clusterwise",
