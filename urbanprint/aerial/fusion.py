@@ -92,13 +92,13 @@ def _together(
 ) -> np.ndarray:
     """A ridge on each view and one on all side by side, stacked."""
     seen, asked = [*seen, np.hstack(seen)], [*asked, np.hstack(asked)]
-    held_out = [_out_of_group(each, labels, groups) for each in seen]
+    held_out = [out_of_group(each, labels, groups) for each in seen]
     told = [fit_probe(x, labels, groups).predict(new) for x, new in zip(seen, asked, strict=True)]
     return stacked(held_out, labels.to_numpy(), told)
 
 
-def _out_of_group(features: np.ndarray, labels: pd.DataFrame, groups: Sequence[str]) -> np.ndarray:
-    """What probes say of areas (n, k) whose group they were not fitted on."""
+def out_of_group(features: np.ndarray, labels: pd.DataFrame, groups: Sequence[str]) -> np.ndarray:
+    """What probes on features (n, d) say of areas (n, k) whose group they were not fitted on, in at most 5 folds."""
     told = np.empty(labels.shape)
     for train, test in GroupKFold(min(5, len(set(groups)))).split(features, groups=groups):
         probe = fit_probe(features[train], labels.iloc[train], [groups[row] for row in train])

@@ -171,11 +171,10 @@ def _differences(values: np.ndarray, status: np.ndarray, rows: np.ndarray) -> tu
     a few tiles are far from all others: a difference that rests on them grows with every other tile that is lost.
     """
     held = np.isfinite(values)
-    varies = np.fmax.reduce(values, axis=0) > np.fmin.reduce(values, axis=0)
     n_held = np.maximum(held.sum(axis=0), 1)
     centred = np.where(held, values, 0.0)
-    centred = np.where(held & varies, centred - centred.sum(axis=0) / n_held, 0.0)
-    spread = np.where(varies, (centred**2).sum(axis=0) / n_held, 1.0)
+    centred = np.where(held, centred - centred.sum(axis=0) / n_held, 0.0)
+    spread = (centred**2).sum(axis=0) / n_held
     held = held.astype(float)
     present = (rows >= 0).astype(float)
     having = present * status[rows]
@@ -186,5 +185,5 @@ def _differences(values: np.ndarray, status: np.ndarray, rows: np.ndarray) -> tu
     differences = sum_with / n_with - sum_without / n_without
     left = n_with + n_without
     variance = present @ centred**2 / left - ((sum_with + sum_without) / left) ** 2
-    variance = np.maximum(variance, 1e-9 * spread)  # of tiles that are all equal the difference is 0
+    variance = np.maximum(variance, 1e-9 * spread + 1e-300)  # of tiles that are all equal the difference is 0
     return differences, differences / np.sqrt(variance * (1 / n_with + 1 / n_without))

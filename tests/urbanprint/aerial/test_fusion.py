@@ -7,7 +7,7 @@ import pytest
 import shapely
 from numpy.testing import assert_allclose
 
-from urbanprint.aerial.fusion import fused_predictions, fusion_sentence, stacked
+from urbanprint.aerial.fusion import fused_predictions, fusion_sentence, out_of_group, stacked
 from urbanprint.errors import MissingImages
 from urbanprint.evaluation.scores import difference, score
 from urbanprint.evaluation.splits import make_folds
@@ -88,6 +88,15 @@ def test_a_view_weighs_what_it_explains_of_areas_held_out_and_never_less_than_no
     weight = stacked([second[:, None], noise[:, None]], label, [new[0], new[1] + 0.1])
     assert_allclose(weight, stacked([second[:, None], noise[:, None]], label, [new[0], new[1]]), atol=0.01)
     assert stacked([first[:, None]], label, [np.array([[-9.0], [9.0]])]).ravel().tolist() == [0.0, 1.0]
+
+
+def test_what_a_view_tells_is_measured_on_groups_it_was_not_fitted_on() -> None:
+    """Features that name the group tell all of its level, and nothing of that of a group never seen."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 6)
+    labels = pd.DataFrame({"imd": rng.uniform(0.2, 0.8, 20)[group]})
+    told = out_of_group(np.eye(20)[group], labels, [f"D{number}" for number in group])
+    assert np.corrcoef(told[:, 0], labels["imd"])[0, 1] < 0.2
 
 
 def test_a_view_that_shows_nothing_costs_next_to_nothing(town: tuple[gpd.GeoDataFrame, pd.DataFrame]) -> None:

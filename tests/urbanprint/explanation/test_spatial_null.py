@@ -231,12 +231,12 @@ def test_pairs_of_values_are_those_of_the_first_where_both_are_held() -> None:
 def test_what_cannot_differ_has_no_p_value_and_takes_no_part_in_the_adjustment() -> None:
     rng = np.random.default_rng(0)
     status = rng.random(len(ROW)) < 0.4
-    nothing, constant = np.full(len(ROW), np.nan), np.ones(len(ROW))
+    nothing, one, constant = (np.full(len(ROW), value) for value in (np.nan, 1.0, 0.7))
     lone = np.where(np.arange(len(ROW)) == 5, 1.0, np.nan)
-    values = np.column_stack([nothing, constant, lone, status + rng.normal(size=len(ROW))])
-    table = class_tests(values, status, block_permutations(BLOCK, repeats=99, seed=0), classes=list("abcd"))
-    assert table["p_value"].isna().tolist() == [True, True, True, False]
-    assert table["q_value"][3] == table["p_value"][3] == 0.01
+    values = np.column_stack([nothing, one, constant, lone, status + rng.normal(size=len(ROW))])
+    table = class_tests(values, status, block_permutations(BLOCK, repeats=99, seed=0), classes=list("abcde"))
+    assert table["p_value"].isna().tolist() == [True, True, True, True, False]
+    assert table["q_value"][4] == table["p_value"][4] == 0.01
 
 
 def test_adjusted_p_values_are_those_of_benjamini_and_hochberg() -> None:
