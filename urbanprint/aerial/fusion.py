@@ -74,9 +74,10 @@ def _learner(views: Sequence[str], features: pd.DataFrame, labels: pd.DataFrame,
     def learn(split: Split, training: pd.DataFrame, testing: pd.DataFrame) -> pd.DataFrame:
         group_of = dict(zip(split.train, inner_groups(split, folds), strict=True))
         # All three train on the areas that have both, so that what differs is what they look at.
-        there = sorted(set.intersection(*(set(_of_areas(view, features, training).index) for view in get_args(View))))
+        means = {view: _of_areas(view, features, training) for view in get_args(View)}
+        there = sorted(set(means["street"].index) & set(means["sky"].index))
         known, groups = labels.loc[there], [group_of[area] for area in there]
-        seen = [_of_areas(view, features, training).loc[there].to_numpy() for view in views]
+        seen = [means[view].loc[there].to_numpy() for view in views]
         asked = [_of_areas(view, features, testing).loc[list(split.test)].to_numpy() for view in views]
         if len(views) == 1:
             told = fit_probe(seen[0], known, groups).predict(asked[0])
