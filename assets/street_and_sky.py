@@ -59,8 +59,8 @@ def area_tiles(
         "street_and_sky": dg.AssetOut(
             kinds={"sklearn", "mlflow"},
             owners=OWNERS,
-            code_version="2",
-            description="Scores of ridges on features of street and sky, and of both stacked, under the same folds.",
+            code_version="3",
+            description="Scores of ridges on street and sky, of both stacked, and of maps without pictures, same folds.",
         ),
         "sky_gains": dg.AssetOut(
             kinds={"parquet"},

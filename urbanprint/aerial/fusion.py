@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 from sklearn.model_selection import GroupKFold
 
 from urbanprint.errors import MissingImages
+from urbanprint.evaluation.baselines import baseline_predictions
 from urbanprint.evaluation.crossfit import Learner, cross_fit
 from urbanprint.evaluation.splits import Split, inner_groups
 from urbanprint.models.probe import area_means, fit_probe
@@ -36,7 +37,8 @@ def fused_predictions(
     buffer_m: float,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Held-out predictions (`tables.PREDICTIONS`) of a ridge on street features, one on those from above, and of both.
+    """Held-out predictions (`tables.PREDICTIONS`) of a ridge on street features, one on those from above, and of both;
+    and on the same areas and folds those of the baselines, which see no picture (`evaluation.baselines`).
 
     Both together are these two and a ridge on the features side by side, stacked: each weighs as much as it explains
     of training areas held out from all three, and no less than nothing (Breiman 1996, "Stacked regressions", Machine
@@ -54,7 +56,8 @@ def fused_predictions(
     columns = ["image_id", "sequence_id", "sha256", "area_id"]
     images = pd.concat([street[columns].assign(view="street"), sky[columns].assign(view="sky")], ignore_index=True)
     images = images[images["area_id"].isin(both)].reset_index(drop=True)
-    parts = [
+    maps = baseline_predictions(areas, kept, indicators=list(labels.columns), buffer_m=buffer_m)
+    fitted = [
         cross_fit(
             _learner(get_args(View) if views == "street and sky" else (views,), features, labels, kept),
             model=views,
@@ -67,7 +70,7 @@ def fused_predictions(
         )
         for views in get_args(Views)
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([maps, *fitted], ignore_index=True)
 
 
 def _learner(views: Sequence[str], features: pd.DataFrame, labels: pd.DataFrame, folds: pd.DataFrame) -> Learner:
