@@ -60,7 +60,7 @@ def area_tiles(
             kinds={"sklearn", "mlflow"},
             owners=OWNERS,
             code_version="3",
-            description="Scores of ridges on street and sky, of both stacked, and of maps without pictures, same folds.",
+            description="Scores of ridges on street and sky, of both stacked, and of maps without pictures.",
         ),
         "sky_gains": dg.AssetOut(
             kinds={"parquet"},
